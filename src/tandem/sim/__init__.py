@@ -1,0 +1,1 @@
+"""MuJoCo world of the mug task: physics, camera, scripted demonstrations, scenes. May import core, robots and execution."""
