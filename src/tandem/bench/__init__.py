@@ -1,0 +1,1 @@
+"""Benchmarks: methods x tasks x seeds -> ``table.json``, ``table.md`` and plots."""

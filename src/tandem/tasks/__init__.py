@@ -1,0 +1,1 @@
+"""The problems Tandem is measured on, one folder a problem."""

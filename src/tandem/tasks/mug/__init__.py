@@ -1,0 +1,1 @@
+"""Picking up a mug among obstacles that the policy has never seen (JM2D, Appx. A.1)."""

@@ -1,0 +1,143 @@
+"""From what is seen and committed to a proposal: the planner behind the planner node, without ROS.
+
+Planning is for a *switch time* in the future: the policy is conditioned on the state that the executor will have there (its
+commitment says so), so that the arm keeps moving while the next plan is made.
+"""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass, field
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from tandem.core.scene import Scene
+from tandem.core.types import Candidate, Commitment, Counters, ObjectPose, Proposal
+from tandem.diffusion.denoiser import Denoiser
+from tandem.diffusion.result import SampleResult
+from tandem.diffusion.samplers import Sampler
+from tandem.robots.kinematics import tcp_pose
+from tandem.robots.model import ArmModel
+from tandem.safety import BackupFamily, Bounds, pack_scene
+from tandem.tasks.mug.chunks import encode_condition
+from tandem.tasks.mug.config import MugConfig
+from tandem.tasks.mug.problem import Heads, MugProblem
+
+Array = NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class PlanResult:
+    """One planning attempt. ``proposal`` is None where nothing feasible was found; ``reason`` then says why."""
+
+    proposal: Proposal | None
+    candidates: list[Candidate]
+    counters: Counters
+    plan_ms: float
+    reason: str
+    cost: float = float("nan")
+
+
+@dataclass
+class MugPlanner:
+    """Holds the policy, the sampler and the last mug pose; :meth:`plan` makes one plan.
+
+    ``certified_only``: refuse plans that the sampler itself knows to be infeasible (all but the plain policy do).
+    """
+
+    arm: ArmModel
+    bounds: Bounds
+    family: BackupFamily
+    config: MugConfig
+    denoiser: Denoiser
+    sampler: Sampler
+    seed: int = 0
+    max_candidates: int = 64
+    _mug: ObjectPose | None = None
+    _plans: int = field(default=0)
+
+    def reset(self, seed: int) -> None:
+        """Forget the mug and start the random sequence of ``seed``."""
+        self.seed, self._plans, self._mug = seed, 0, None
+
+    def _held(self, seen: ObjectPose | None, tcp: Array, width: float) -> ObjectPose | None:
+        """The mug pose to plan with: near the mug, or with the gripper closing, the hand hides it and moves it."""
+        if self._mug is not None:
+            distance = np.linalg.norm(tcp[:3, 3] - self._mug.pose[:3, 3] - np.array([0.0, 0.0, 0.08]))
+            if width < self.config.hold_width or distance < self.config.hold_distance:
+                return self._mug
+        self._mug = seen
+        return seen
+
+    def plan(
+        self,
+        object_pose: ObjectPose | None,
+        commitment: Commitment,
+        scene: Scene,
+        switch_time: float,
+        now: float,
+        deadline: float | None = None,
+    ) -> PlanResult:
+        """Plan from the commitment's state at ``switch_time`` [s, the commitment's clock].
+
+        Args:
+            object_pose: newest valid mug pose, None if there is none or it is stale.
+            scene: obstacles (with the table). deadline: ``time.perf_counter()`` value after which the best so far is returned.
+        """
+        began = time.perf_counter()
+        moments = np.array([switch_time - self.config.dt, switch_time])
+        past_q = commitment.trajectory.sample(moments - commitment.start)[0]
+        tcp = tcp_pose(self.arm, past_q)
+        width = np.array([commitment.width_at(t) for t in moments])
+        current = commitment.width_at(now)
+        mug = self._held(object_pose, tcp[1], float(min(current, width[1])))
+        if mug is None:
+            return PlanResult(None, [], Counters(), (time.perf_counter() - began) * 1e3, "no valid object pose")
+        self._plans += 1
+        stream = np.random.SeedSequence([self.seed, self._plans])
+        generator = torch.Generator(device=self.denoiser.device).manual_seed(int(stream.generate_state(1)[0]))
+        raw = torch.as_tensor(encode_condition(mug.pose, tcp, width), dtype=torch.float32, device=self.denoiser.device)
+        problem = MugProblem(
+            self.arm, self.family, self.bounds, self.config, pack_scene(scene, self.arm, self.bounds, switch_time),
+            mug.pose, commitment.state_at(switch_time), self.denoiser.normalise_condition(raw), np.random.default_rng(stream),
+        )
+        result = self.sampler.sample(problem, self.denoiser, generator=generator, deadline=deadline)
+        return self._result(problem, result, switch_time, float(width[1]), began)
+
+    def _result(self, problem: MugProblem, result: SampleResult, switch_time: float, width: float, began: float) -> PlanResult:
+        counters = result.counters
+        counters.potential_evals = max(counters.potential_evals, problem.counters.potential_evals)
+        for kind, count in problem.counters.failures.items():
+            counters.fail(kind, count)
+        proposal, chosen, reason, backup = None, None, "no feasible plan and backup", None
+        if result.x is not None and (result.feasible or self.sampler.unfiltered):
+            chosen = problem.evaluate(result.x[None])
+            if chosen.valid_rows[0] or self.sampler.unfiltered:
+                k = problem.least_cost_k(chosen, 0)
+                if result.k is not None:
+                    k = result.k.detach().cpu().numpy().astype(np.float64) * self.config.backup_peak
+                trajectory, widths = problem.trajectory(chosen, 0, k, width)
+                head = float(chosen.times[-1])
+                proposal = Proposal(trajectory, widths, switch_time, head, name=f"{self.sampler.name}-{self._plans}")
+                after = np.linspace(head, trajectory.duration, 12)
+                backup = tcp_pose(self.arm, trajectory.sample(after)[0])[:, :3, 3]
+                reason = "planned"
+        candidates = self._candidates(problem, result, chosen, backup)
+        return PlanResult(proposal, candidates, counters, (time.perf_counter() - began) * 1e3, reason, float(result.cost))
+
+    def _candidates(
+        self, problem: MugProblem, result: SampleResult, chosen: Heads | None, backup: Array | None
+    ) -> list[Candidate]:
+        rotation, origin = problem.mug[:3, :3], problem.mug[:3, 3]
+        out = []
+        if result.candidates is not None:
+            x = result.candidates.x[: self.max_candidates, :, :3].detach().cpu().numpy().astype(np.float64)
+            feasible, cost = result.candidates.feasible.tolist(), result.candidates.cost.tolist()
+            paths = x @ rotation.T + origin
+            out = [Candidate(path, bool(f), float(c)) for path, f, c in zip(paths, feasible, cost, strict=False)]
+        if chosen is not None:
+            path = chosen.poses[0, :, :3, 3]
+            out.append(Candidate(path, bool(result.feasible), float(result.cost), chosen=True, backup_path=backup))
+        return out

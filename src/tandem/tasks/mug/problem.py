@@ -1,0 +1,226 @@
+"""The joint problem of one mug plan: chunk x, backup k, and the potential V(x, k) from the arm's reachability.
+
+x becomes a joint trajectory by inverse kinematics and the smoothing spline (head = first ``execute`` waypoints); k is the backup's
+acceleration after the head. V(x, k) = exp(-J / lambda) where head and backup are certified, 0 elsewhere (JM2D, Sec. 3), with
+J = mean squared joint distance between the backup and the plan's own tail (RAIL), plus a constant where that tail is blocked.
+A chunk whose inverse kinematics fails, jumps branch or breaks a limit is infeasible; nothing is repaired.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from tandem.core.spline import head_knots
+from tandem.core.trajectory import Trajectory
+from tandem.core.types import Counters, Reason
+from tandem.diffusion.problem import PotentialGrid
+from tandem.robots.inverse import IkStatus, solve_chunk
+from tandem.robots.kinematics import tcp_pose
+from tandem.robots.model import ArmModel
+from tandem.safety import BackupFamily, Bounds, certify, certify_grid, certify_pairs, find_backup
+from tandem.safety.obstacles import PackedScene
+from tandem.tasks.mug.chunks import decode
+from tandem.tasks.mug.config import MugConfig
+
+Array = NDArray[np.float64]
+
+#: verdicts on the tail that say "something stands there" (its joint limits are the next plan's business)
+_BLOCKED = (Reason.COLLISION, Reason.SELF_COLLISION)
+
+
+@dataclass
+class Heads:
+    """Chunks made into joint motion: the part of V that does not depend on k.
+
+    Attributes:
+        chunk: (N, H, 10). poses: (N, H, 4, 4) absolute. width: (N, H) [m].
+        times: (execute + 1,) and q, v, a (N, execute + 1, n): knots of the heads.
+        tail_times: (T,) from the head's end; tail: (N, T, n) the plan's own continuation.
+        penalty: (N,) what the blocked tail adds to J. valid: (N,) bool, inverse kinematics and deviation in order.
+    """
+
+    chunk: Array
+    poses: Array
+    width: Array
+    times: Array
+    q: Array
+    v: Array
+    a: Array
+    tail_times: Array
+    tail: Array
+    penalty: Array
+    valid_rows: NDArray[np.bool_]
+    device: torch.device
+
+    @property
+    def n(self) -> int:
+        """Number of chunks."""
+        return int(self.q.shape[0])
+
+    @property
+    def valid(self) -> torch.Tensor:
+        """(N,) bool."""
+        return torch.from_numpy(self.valid_rows).to(self.device)
+
+
+class MugProblem:
+    """Implements ``diffusion.problem.JointProblem`` for one plan."""
+
+    def __init__(
+        self,
+        arm: ArmModel,
+        family: BackupFamily,
+        bounds: Bounds,
+        config: MugConfig,
+        packed: PackedScene,
+        mug: Array,
+        state: tuple[Array, Array, Array],
+        cond: torch.Tensor,
+        rng: np.random.Generator,
+    ) -> None:
+        """Args:
+        packed: obstacles, timed so that 0 is the switch time. mug: (4, 4) pose. state: q, v, a (n,) at the switch time.
+        cond: (C,) normalised conditioning; its device and dtype are the samplers'.
+        """
+        self.arm, self.family, self.bounds, self.config, self.packed = arm, family, bounds, config, packed
+        self.mug, self.state, self.cond, self.rng = mug, state, cond, rng
+        self.horizon, self.dim, self.k_dim = config.horizon, 10, len(arm.joint_names)
+        self.counters = Counters()
+
+    # --- prior over k: uniform on the box -----------------------------------------------------------------------------------
+    def sample_k(self, count: int, generator: torch.Generator) -> torch.Tensor:
+        """(count, n) from p(k), normalised to [-1, 1]."""
+        u = torch.rand(count, self.k_dim, generator=generator, device=self.cond.device, dtype=self.cond.dtype)
+        return 2.0 * u - 1.0
+
+    def log_prior_k(self, k: torch.Tensor) -> torch.Tensor:
+        """(...,) 0 inside the box, -inf outside."""
+        inside = (k.abs() <= 1.0).all(dim=-1)
+        return torch.where(inside, 0.0, -torch.inf).to(k.dtype)
+
+    # --- x: from chunk to head ----------------------------------------------------------------------------------------------
+    def evaluate(self, x: torch.Tensor) -> Heads:
+        """Inverse kinematics, heads and tails of chunks (N, H, 10) (in metres, mug's frame)."""
+        c = self.config
+        chunk = x.detach().cpu().numpy().astype(np.float64)
+        poses, width = decode(self.mug, chunk)
+        q0, v0, a0 = self.state
+        ik = solve_chunk(self.arm, q0, poses, dt=c.dt, posture=np.asarray(c.posture))
+        solved = np.all(ik.status == IkStatus.OK, axis=1)
+        self._count_failures(ik.status)
+        waypoints = np.where(np.isfinite(ik.q), ik.q, q0)
+        times, q, v, a = head_knots(q0, v0, a0, waypoints, c.dt, c.cutoff)
+        end = c.execute
+        reached = tcp_pose(self.arm, q[:, 1 : end + 1].reshape(-1, self.k_dim))[:, :3, 3].reshape(len(q), end, 3)
+        off = np.linalg.norm(reached - poses[:, :end, :3, 3], axis=-1).max(axis=1)
+        near = np.nan_to_num(off, nan=np.inf) <= c.deviation
+        self.counters.fail("deviation", int(np.sum(solved & ~near)))
+        valid = solved & near
+        penalty = np.zeros(len(q))
+        tail_times = times[end:] - times[end]
+        rows = np.flatnonzero(valid)
+        if c.tail_penalty > 0.0 and len(rows):
+            verdict = certify(self.arm, tail_times, q[rows, end:], v[rows, end:], a[rows, end:], self.packed, self.bounds)
+            penalty[rows] = [c.tail_penalty if r in _BLOCKED else 0.0 for r in verdict.reasons()]
+        return Heads(
+            chunk, poses, width, times[: end + 1], q[:, : end + 1], v[:, : end + 1], a[:, : end + 1],
+            tail_times, q[:, end:], penalty, valid, self.cond.device,
+        )
+
+    def _count_failures(self, status: NDArray[np.int64]) -> None:
+        worst = status.max(axis=1)
+        for kind in IkStatus:
+            if kind is not IkStatus.OK:
+                self.counters.fail(f"ik_{kind.name.lower()}", int(np.sum(worst == kind)))
+
+    # --- V(x, k) ------------------------------------------------------------------------------------------------------------
+    def _ends(self, heads: Heads, rows: NDArray[np.int64]) -> tuple[Array, Array, Array]:
+        return heads.q[rows, -1], heads.v[rows, -1], heads.a[rows, -1]
+
+    def _grid(self, cost: Array, feasible: NDArray[np.bool_], depth: Array) -> PotentialGrid:
+        log_v = np.where(feasible, -cost / self.config.temperature, -np.inf)
+        tensor = {"device": self.cond.device, "dtype": self.cond.dtype}
+        return PotentialGrid(
+            log_v=torch.as_tensor(log_v, **tensor), cost=torch.as_tensor(cost, **tensor), depth=torch.as_tensor(depth, **tensor)
+        )
+
+    def grid(self, heads: Heads, k: torch.Tensor) -> PotentialGrid:
+        """V on all pairs: chunks (N) x backups k (K, n) -> (N, K)."""
+        rows = np.flatnonzero(heads.valid_rows)
+        acceleration = k.detach().cpu().numpy().astype(np.float64) * self.config.backup_peak
+        shape = (heads.n, len(acceleration))
+        cost, feasible, depth = np.full(shape, 1e3), np.zeros(shape, bool), np.full(shape, 1.0)
+        if len(rows):
+            verdict = certify_grid(
+                self.arm, self.family, heads.times, heads.q[rows], heads.v[rows], heads.a[rows], acceleration, self.packed, self.bounds
+            )
+            j = self.family.cost(*self._ends(heads, rows), heads.tail_times, heads.tail[rows], acceleration)
+            cost[rows] = j + heads.penalty[rows, None]
+            feasible[rows], depth[rows] = verdict.feasible, verdict.depth
+        self.counters.potential_evals += shape[0] * shape[1]
+        return self._grid(cost, feasible, depth)
+
+    def pairs(self, heads: Heads, k: torch.Tensor) -> PotentialGrid:
+        """V on own backups: k (N, P, n) -> (N, P)."""
+        rows = np.flatnonzero(heads.valid_rows)
+        acceleration = k.detach().cpu().numpy().astype(np.float64) * self.config.backup_peak
+        shape = acceleration.shape[:2]
+        cost, feasible, depth = np.full(shape, 1e3), np.zeros(shape, bool), np.full(shape, 1.0)
+        if len(rows):
+            verdict = certify_pairs(
+                self.arm, self.family, heads.times, heads.q[rows], heads.v[rows], heads.a[rows],
+                acceleration[rows], self.packed, self.bounds,
+            )
+            j = self.family.cost(*self._ends(heads, rows), heads.tail_times, heads.tail[rows], acceleration[rows])
+            cost[rows] = j + heads.penalty[rows, None]
+            feasible[rows], depth[rows] = verdict.feasible, verdict.depth
+        self.counters.potential_evals += shape[0] * shape[1]
+        return self._grid(cost, feasible, depth)
+
+    # --- the model-based module ---------------------------------------------------------------------------------------------
+    def least_cost_k(self, heads: Heads, index: int) -> Array:
+        """(n,) the acceleration in the box that minimises J alone.
+
+        The backup's position is linear in k, ``b(t) = b_0(t) + k phi(t)``, joint by joint: a least-squares fit to the tail.
+        """
+        end = self._ends(heads, np.array([index]))
+        still, unit = (
+            Trajectory(t, q[0], v[0], a[0]).sample(heads.tail_times)[0]
+            for t, q, v, a in (self.family.build(*end, np.full((1, self.k_dim), value)) for value in (0.0, 1.0))
+        )
+        phi = unit - still
+        k = np.sum(phi * (heads.tail[index] - still), axis=0) / np.sum(phi * phi, axis=0)
+        return np.clip(k, -self.config.backup_peak, self.config.backup_peak)
+
+    def optimise_k(self, heads: Heads, index: int) -> tuple[torch.Tensor, float, bool]:
+        """One optimisation of k for chunk ``index``: k (n,) normalised, its cost, whether head and backup are certified."""
+        k = self.least_cost_k(heads, index)
+        tensor = {"device": self.cond.device, "dtype": self.cond.dtype}
+        if not bool(heads.valid_rows[index]):
+            return torch.as_tensor(k / self.config.backup_peak, **tensor), float("inf"), False
+        rows = np.array([index])
+        head = (heads.times, heads.q[rows], heads.v[rows], heads.a[rows])
+        end = self._ends(heads, rows)
+        found = find_backup(
+            self.arm, self.family, head, heads.tail_times, heads.tail[index], self.packed, self.bounds, preference=k, rng=self.rng
+        )
+        if found is None:
+            return torch.as_tensor(k / self.config.backup_peak, **tensor), float("inf"), False
+        cost = float(self.family.cost(*end, heads.tail_times, heads.tail[rows], found[None])[0, 0]) + float(heads.penalty[index])
+        return torch.as_tensor(found / self.config.backup_peak, **tensor), cost, True
+
+    # --- the pair as one motion ---------------------------------------------------------------------------------------------
+    def trajectory(self, heads: Heads, index: int, k: Array, width: float) -> tuple[Trajectory, Array]:
+        """Head ``index`` followed by the backup k (n,) [rad/s^2], and the gripper width (M,) [m] at its knots.
+
+        ``width``: gripper width [m] at the switch time.
+        """
+        times, q, v, a = self.family.build(*self._ends(heads, np.array([index])), k[None])
+        head = Trajectory(heads.times, heads.q[index], heads.v[index], heads.a[index])
+        whole = head.then(Trajectory(times, q[0], v[0], a[0]))
+        own = heads.width[index, : self.config.execute]
+        return whole, np.concatenate([[width], own, np.full(len(times) - 1, own[-1])])
