@@ -149,7 +149,9 @@ def load_object(path: str | Path) -> MarkerObject:
         if m.size <= 0.0:
             raise ConfigError(f"{path}: markers[{i}]: size = {m.size}: accepted: 0.005 .. 0.5 m")
     if not data.handle.low + 2 * data.handle.thickness < data.handle.high <= data.body.height:
-        raise ConfigError(f"{path}: handle: low {data.handle.low}, high {data.handle.high}: accepted: low + 2 thickness < high <= body height")
+        raise ConfigError(
+            f"{path}: handle: low {data.handle.low}, high {data.handle.high}: accepted: low + 2 thickness < high <= body height"
+        )
     if 2 * data.body.wall >= data.body.apothem:
         raise ConfigError(f"{path}: body: wall = {data.body.wall}: accepted: less than half the apothem {data.body.apothem} m")
     markers = tuple(
