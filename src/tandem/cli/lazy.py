@@ -1,0 +1,112 @@
+"""Sub-commands found in the tree and imported only when they are asked for.
+
+``tandem bench NAME`` and ``tandem train NAME`` stand for ``run`` of a module each: its keyword arguments become the options. A
+module that is not there is not listed, and nothing heavy is imported to show ``tandem --help``.
+"""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+import inspect
+import types
+import typing
+from collections.abc import Callable
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from typer.core import TyperGroup
+
+#: what an option of that name means, where the module's own docstring is not at hand
+OPTION_HELP = {
+    "out": "Folder for the results.",
+    "quick": "A few episodes only: does it work?",
+    "seed": "Seed of everything random.",
+    "episodes": "Episodes for each method.",
+    "methods": "Methods, separated by commas.",
+    "workers": "Parallel processes.",
+    "resume": "Keep what is finished in the folder.",
+    "device": "Torch device.",
+    "steps": "Training steps.",
+}
+
+
+def module_exists(name: str) -> bool:
+    """Whether ``name`` can be imported, without importing more than its parent packages."""
+    try:
+        return importlib.util.find_spec(name) is not None
+    except ModuleNotFoundError:
+        return False
+
+
+def _option_type(kind: Any) -> Any:
+    """What typer understands: the annotation, or str for anything richer."""
+    if typing.get_origin(kind) in (typing.Union, types.UnionType):
+        inner = [k for k in typing.get_args(kind) if k is not type(None)]
+        return typing.Optional[_option_type(inner[0])] if len(inner) == 1 else str  # noqa: UP045
+    return kind if kind in (int, float, bool, str, Path) else str
+
+
+def as_command(run: Callable[..., int], name: str, out: str, help_text: str) -> typer.Typer:
+    """A typer application whose one command calls ``run`` with options made of its signature; ``run`` returns the exit code."""
+    hints = typing.get_type_hints(run)
+    parameters = []
+    defaults: dict[str, Any] = {"out": Path(out), "quick": False}
+    for key, parameter in inspect.signature(run).parameters.items():
+        if parameter.kind in (parameter.VAR_KEYWORD, parameter.VAR_POSITIONAL):
+            continue
+        default = parameter.default if parameter.default is not parameter.empty else defaults.get(key, ...)
+        if isinstance(default, (tuple, list)):
+            default = ",".join(map(str, default))
+        kind = _option_type(hints.get(key, str))
+        switch = f"--{key.replace('_', '-')}"
+        names = (f"{switch}/--no-{key.replace('_', '-')}",) if kind is bool and default else (switch,)
+        option = typer.Option(*names, help=OPTION_HELP.get(key, ""))
+        annotation = Annotated[kind, option]
+        parameters.append(inspect.Parameter(key, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=annotation))
+
+    def call(**values: Any) -> None:
+        raise typer.Exit(int(run(**values) or 0))
+
+    call.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
+    call.__annotations__ = {p.name: p.annotation for p in parameters}
+    call.__doc__ = help_text
+    application = typer.Typer(add_completion=False, rich_markup_mode=None)
+    application.command(name)(call)
+    return application
+
+
+class ModuleGroup(TyperGroup):
+    """A group whose commands are modules; subclasses say which (:attr:`modules`: command -> module) and where results go."""
+
+    modules: typing.ClassVar[dict[str, str]] = {}
+    out: typing.ClassVar[str] = "runs/{name}"
+
+    def list_commands(self, ctx: Any) -> list[str]:
+        """Names of the modules in the tree."""
+        return [name for name, module in self.modules.items() if module_exists(module)]
+
+    def get_command(self, ctx: Any, cmd_name: str) -> Any:
+        """Import the module and make its command; None (typer then says "no such command") where there is none."""
+        if cmd_name not in self.list_commands(ctx):
+            return None
+        module = importlib.import_module(self.modules[cmd_name])
+        help_text = inspect.cleandoc(module.__doc__ or "").split("\n\n")[0]
+        return typer.main.get_command(as_command(module.run, cmd_name, self.out.format(name=cmd_name), help_text))
+
+
+class BenchGroup(ModuleGroup):
+    """``tandem bench``: modules of ``tandem.bench`` with a ``run``."""
+
+    modules: typing.ClassVar[dict[str, str]] = {
+        name: f"tandem.bench.{name}" for name in ("mug", "reach", "soundness", "perception", "samplers", "toy")
+    }
+    out: typing.ClassVar[str] = "runs/bench-{name}"
+
+
+class TrainGroup(ModuleGroup):
+    """``tandem train``: the ``train`` module of each task."""
+
+    modules: typing.ClassVar[dict[str, str]] = {"mug": "tandem.tasks.mug.train"}
+    out: typing.ClassVar[str] = "runs/train-{name}"
