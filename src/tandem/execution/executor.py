@@ -1,0 +1,398 @@
+"""The executor: plays certified trajectories, splices them, comes to rest by itself, stops on faults and stays stopped.
+
+A pure library: no I/O, no clock, no thread. Its owner calls :meth:`Executor.tick` once a cycle and sends the command on.
+
+A stop follows the certified path: the trajectory being played is slowed down in its own time (path-consistent braking), so
+even after a fault the arm stays on positions that were certified. Where no such slowing keeps within the limits, the
+trajectory is played to its end, which is at rest and certified too. After a stop nothing is taken until
+:meth:`Executor.resume`.
+"""
+
+from __future__ import annotations
+
+import copy
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from tandem.core.certificate import verify
+from tandem.core.errors import InputError
+from tandem.core.types import Commitment
+from tandem.execution.checks import ACCEPTED, check_motion, check_shape, check_start
+from tandem.execution.playback import Playback, joined
+from tandem.execution.types import (
+    CertifiedTrajectory,
+    Command,
+    ExecutorConfig,
+    ExecutorCounters,
+    ExecutorStatus,
+    Mode,
+    StopReason,
+    SubmitCode,
+    SubmitResult,
+    from_ns,
+    to_ns,
+)
+
+Array = NDArray[np.float64]
+
+_LATCHED = (Mode.STOPPING, Mode.STOPPED, Mode.FAULT)
+#: durations of a stop that are tried, shortest first [s]
+_STOP_DURATIONS = 0.08 * 1.35 ** np.arange(14)
+_STOP_SAMPLES = 33
+
+
+class _Stop:
+    """Slowing down in the trajectory's own time: its rate falls from 1 to 0 along a cubic over ``duration`` [s]."""
+
+    def __init__(self, begin: float, duration: float) -> None:
+        self.begin, self.duration, self.elapsed = begin, duration, 0.0
+
+    def advance(self, dt: float) -> tuple[float, float, float, bool]:
+        """Trajectory time [s], its rate [1] and the rate's derivative [1/s] after ``dt`` more, and whether it is over."""
+        self.elapsed += dt
+        if not np.isfinite(self.duration):
+            return self.begin + self.elapsed, 1.0, 0.0, False
+        x = min(self.elapsed / self.duration, 1.0)
+        time = self.begin + self.duration * x * (1.0 - x * x + 0.5 * x * x * x)
+        return time, 1.0 - x * x * (3.0 - 2.0 * x), -6.0 * x * (1.0 - x) / self.duration, x >= 1.0
+
+
+def stop_duration(playback: Playback, begin: float, acceleration: Array, jerk: Array) -> float:
+    """Shortest duration [s] in which the path can be stopped from trajectory time ``begin`` [s] within the limits (n,).
+
+    Infinite when none of those tried keeps within them; the trajectory is then to be played to its own end.
+    """
+    x = np.linspace(0.0, 1.0, _STOP_SAMPLES)
+    durations = _STOP_DURATIONS[:, None]
+    time = begin + durations * (x * (1.0 - x * x + 0.5 * x**3))
+    rate = (1.0 - x * x * (3.0 - 2.0 * x))[None, :, None]
+    slope = (-6.0 * x * (1.0 - x) / durations)[..., None]
+    _, v, a = playback.trajectory.sample(time)
+    scaled = a * rate * rate + v * slope
+    jerks = np.abs(np.diff(scaled, axis=1)) * (_STOP_SAMPLES - 1) / durations[..., None]
+    ok = (np.abs(scaled).max(1) <= acceleration).all(-1) & (jerks.max(1) <= 0.8 * jerk).all(-1)
+    good = np.flatnonzero(ok)
+    return float(_STOP_DURATIONS[good[0]]) if good.size else float("inf")
+
+
+class Executor:
+    """Plays what was certified. Times ``now`` are seconds on the owner's clock; only their differences matter.
+
+    Args:
+        config: limits, tolerances, time-outs.
+        q: (n,) measured joints at the start [rad]. now: time [s]. width: gripper width to hold [m].
+        key: secret shared with the filter. None: certificates are not looked at, which is only for a caller that *is* the filter
+            (lockstep simulation in one process).
+        epoch_ns: what the clock that stamps trajectories shows [ns] when ``now`` is 0. 0: they are one clock.
+
+    Raises:
+        InputError: ``q`` has the wrong length or is not finite.
+    """
+
+    def __init__(
+        self, config: ExecutorConfig, q: ArrayLike, now: float, width: float = 0.0, key: bytes | None = None, epoch_ns: int = 0
+    ) -> None:
+        start = np.array(q, dtype=np.float64)
+        if start.shape != (config.joints,) or not np.isfinite(start).all():
+            raise InputError(f"q = {start}: expected {config.joints} finite values")
+        self.config = config
+        self.counters = ExecutorCounters()
+        self._key = key
+        self._epoch_ns = epoch_ns
+        self._bound = np.asarray(config.tracking)
+        self._acceleration, self._jerk = np.asarray(config.acceleration), np.asarray(config.jerk)
+        self._last_rejection = SubmitCode.ACCEPTED
+        self.revision = 0
+        self._hold(start, width, now)
+
+    def _hold(self, q: Array, width: float, now: float) -> None:
+        self._active = Playback.at_rest(q, width, now)
+        self._pending: list[Playback] = []
+        self._stop: _Stop | None = None
+        self._mode, self._reason, self._text = Mode.IDLE, StopReason.NONE, ""
+        self._now, self._measured_at = now, now
+        self._deviating = 0.0
+        self._played = self._active.duration  #: trajectory time of the last command [s]
+        n = self.config.joints
+        self._command = Command(q.copy(), np.zeros(n), np.zeros(n), width, Mode.IDLE)
+        self.revision += 1
+
+    # ---- what others may ask ----------------------------------------------------------------------------------------------
+
+    @property
+    def mode(self) -> Mode:
+        """What it is doing."""
+        return self._mode
+
+    @property
+    def command(self) -> Command:
+        """The last command."""
+        return self._command
+
+    @property
+    def reason(self) -> StopReason:
+        """Why it stopped; NONE when it has not."""
+        return self._reason
+
+    def status(self) -> ExecutorStatus:
+        """Mode, reasons and a copy of the counters."""
+        text = self._text or (self._reason.text if self._reason else "")
+        return ExecutorStatus(self._mode, self._reason, text, self._last_rejection, copy.deepcopy(self.counters))
+
+    def commitment(self) -> Commitment:
+        """What will be played if nothing new arrives, pending trajectories included, on the clock that stamps trajectories.
+
+        While stopping and when stopped: the position commanded last, at rest. ``revision`` changes whenever another trajectory
+        is to be played.
+        """
+        if self._mode in _LATCHED:
+            own = Playback.at_rest(self._command.q, self._command.width, self._now)
+            plan = joined(own, [], self._now)
+        else:
+            plan = joined(self._active, self._pending, self._now)
+        if not self._epoch_ns:
+            return plan
+        return Commitment(plan.trajectory, from_ns(self._epoch_ns + to_ns(plan.start)), plan.width)
+
+    # ---- requests ---------------------------------------------------------------------------------------------------------
+
+    def submit(self, certified: CertifiedTrajectory, now: float) -> SubmitResult:
+        """Check a certified trajectory again and, if it holds, have it spliced in at its switch time. Never raises.
+
+        It must start from what is committed for that time. Trajectories pending for the same or a later switch time are
+        superseded; rejected ones change nothing.
+        """
+        try:
+            result = self._submit(certified, now)
+        except Exception as error:  # nothing that is submitted may take the loop down
+            result = SubmitResult(SubmitCode.INTERNAL, f"{type(error).__name__}: {error}")
+        if result.accepted:
+            self.counters.accepted += 1
+        else:
+            self._last_rejection = result.code
+            self.counters.rejected[result.code] = self.counters.rejected.get(result.code, 0) + 1
+        return result
+
+    def _submit(self, certified: CertifiedTrajectory, now: float) -> SubmitResult:
+        if self._mode in _LATCHED:
+            return SubmitResult(SubmitCode.STOPPED, f"stopped ({self._reason.text}); an operator must resume")
+        proposal, config = certified.proposal, self.config
+        result = check_shape(proposal, config)
+        if not result.accepted:
+            return result
+        stamp = certified.switch_time_ns
+        start = from_ns(stamp - self._epoch_ns)
+        if start < now + 0.999 * config.period:
+            return SubmitResult(SubmitCode.LATE, f"switch time {start - now:.4f} s ahead; at least {config.period} s")
+        if start > now + config.max_lead:
+            return SubmitResult(SubmitCode.TOO_EARLY, f"switch time {start - now:.2f} s ahead; at most {config.max_lead} s")
+        digest = proposal.trajectory.digest()
+        if self._key is not None and not verify(self._key, certified.certificate, certified.verdict_digest, digest, stamp):
+            return SubmitResult(SubmitCode.FORGED, "the certificate does not belong to this trajectory and switch time")
+        keep = [p for p in self._pending if p.start < start - 1e-9]
+        if len(keep) >= config.max_pending:
+            return SubmitResult(SubmitCode.QUEUE_FULL, f"{len(keep)} trajectories pending; at most {config.max_pending}")
+        before = keep[-1] if keep else self._active
+        result = check_start(proposal.trajectory, before.state(start - before.start), config)
+        if not result.accepted:
+            return result
+        result = check_motion(proposal.trajectory, config)
+        if not result.accepted:
+            return result
+        self.counters.superseded += len(self._pending) - len(keep)
+        self._pending = [*keep, Playback.of(proposal, start)]
+        self.revision += 1
+        return ACCEPTED
+
+    def stop(self, reason: StopReason, text: str = "") -> None:
+        """Bring the arm to rest along the certified path and latch. A second stop keeps the first one's reason. Never raises."""
+        if self._mode in _LATCHED:
+            return
+        self._reason, self._text = reason, text
+        self.counters.stops += 1
+        self.counters.dropped += len(self._pending)
+        self._pending = []
+        self.revision += 1
+        begin = self._played
+        if begin >= self._active.duration:
+            self._mode, self._stop = Mode.STOPPED, None
+            return
+        self._mode = Mode.STOPPING
+        try:
+            duration = stop_duration(self._active, begin, self._acceleration, self._jerk)
+        except Exception as error:  # the certified rest of the trajectory is always there
+            duration, self._text = float("inf"), f"{text}; {type(error).__name__}: {error}"
+        self._stop = _Stop(begin, duration)
+
+    def resume(self, now: float, measured_q: ArrayLike, measured_v: ArrayLike | None = None) -> SubmitResult:
+        """An operator's confirmation: hold the measured joints (n,) [rad] and take trajectories again.
+
+        Refused unless stopped, with finite joints within their limits (1e-3 rad beyond is let pass) and, where given, at rest.
+        """
+        if self._mode not in (Mode.STOPPED, Mode.FAULT):
+            return SubmitResult(SubmitCode.NOT_STOPPED, f"in mode {self._mode.name}; only a stopped executor can be resumed")
+        q = np.array(measured_q, dtype=np.float64)
+        if q.shape != (self.config.joints,) or not np.isfinite(q).all():
+            return SubmitResult(SubmitCode.MALFORMED, f"measured joints {q}: expected {self.config.joints} finite values")
+        outside = np.maximum(np.asarray(self.config.lower) - q, q - np.asarray(self.config.upper))
+        if outside.max() > 1e-3:
+            worst = int(outside.argmax())
+            return SubmitResult(SubmitCode.POSITION_LIMIT, f"joint {worst + 1} is {outside[worst]:.4f} rad beyond its limit")
+        speed = 0.0 if measured_v is None else float(np.abs(np.asarray(measured_v, dtype=np.float64)).max())
+        if not speed <= self.config.resume_velocity:
+            text = f"the arm still moves at {speed:.3f} rad/s; at most {self.config.resume_velocity}"
+            return SubmitResult(SubmitCode.VELOCITY_LIMIT, text)
+        self._hold(q, self._command.width, now)
+        self.counters.resumes += 1
+        return ACCEPTED
+
+    def reset(self, now: float, q: ArrayLike, width: float) -> None:
+        """Hold q (n,) after the backend was put there (simulation only); pending trajectories are dropped."""
+        self.counters.dropped += len(self._pending)
+        self._hold(np.array(q, dtype=np.float64), width, now)
+
+    def set_width(self, now: float, width: float) -> SubmitResult:
+        """Hold another gripper width [m]; only when the arm rests and nothing is pending."""
+        if self._mode is not Mode.IDLE or self._pending:
+            code = SubmitCode.STOPPED if self._mode in _LATCHED else SubmitCode.LATE
+            return SubmitResult(code, "only when idle with nothing pending")
+        if not 0.0 <= width <= self.config.stroke:
+            return SubmitResult(SubmitCode.MALFORMED, f"width {width} m; accepted 0 .. {self.config.stroke} m")
+        self._active = Playback.at_rest(self._command.q, width, now)
+        self.revision += 1
+        return ACCEPTED
+
+    def rebase(self, epoch_ns: int) -> None:
+        """Take over a stepped stamp clock (see ``epoch_ns``); what is pending was stamped by the old one and is dropped."""
+        self.counters.dropped += len(self._pending)
+        self._pending = []
+        self._epoch_ns = epoch_ns
+        self.revision += 1
+
+    # ---- the cycle --------------------------------------------------------------------------------------------------------
+
+    def tick(self, now: float, measured_q: Array | None, measured_v: Array | None = None, stamp: float | None = None) -> Command:
+        """One cycle: the command for ``now`` [s]. Never raises: an error inside becomes a latched stop.
+
+        Args:
+            now: the cycle's time; rises by one period a call. A longer gap is not played through (the trajectory is put off),
+                a gap or step of ``latch_step`` or more stops the arm.
+            measured_q, measured_v: (n,) newest measured joints [rad, rad/s], None when there are none.
+            stamp: when they were measured [s], ``now`` when left out.
+        """
+        try:
+            return self._tick(now, measured_q, now if stamp is None else stamp)
+        except Exception as error:  # whatever happens in a cycle, the arm ends at rest
+            return self._fault(error)
+
+    def _tick(self, now: float, measured_q: Array | None, stamp: float) -> Command:
+        dt = self._clock(now)
+        self._watch(dt, measured_q, stamp)
+        if self._mode is Mode.FAULT:
+            return self._command
+        if self._stop is not None:
+            return self._play_stop(dt)
+        pending = self._pending
+        if pending and pending[0].start <= now + 1e-9:
+            self._active = pending.pop(0)
+            self.counters.splices += 1
+            self.revision += 1
+        active, n = self._active, self.config.joints
+        self._played = t = now - active.start
+        state = active.state(t)
+        mode = self._mode
+        if mode < Mode.STOPPING:
+            counters = self.counters
+            if t >= active.duration:
+                mode = Mode.IDLE
+            elif t < active.head_end:
+                mode = Mode.HEAD
+                counters.head_time += dt
+            else:
+                mode = Mode.BACKUP
+                counters.backup_time += dt
+            self._mode = mode
+        self._command = command = Command(state[:n], state[n : 2 * n], state[2 * n :], active.width_at(t), mode)
+        return command
+
+    def _clock(self, now: float) -> float:
+        """Time [s] this cycle plays on by. A gap that is not played through puts the active trajectory off."""
+        config, dt = self.config, now - self._now
+        self.counters.ticks += 1
+        self._now = now
+        if 0.0 < dt <= config.max_step + 1e-9:
+            if dt > 1.5 * config.period:
+                self.counters.missed_cycles += round(dt / config.period) - 1
+            return dt
+        if not np.isfinite(dt):
+            raise InputError(f"now = {now}: not finite")
+        self.counters.clock_jumps += 1
+        self.counters.missed_cycles += max(round(dt / config.period) - 1, 0)
+        shift = dt - config.period
+        if self._active.start + self._active.duration > now - dt or self._pending:
+            self.counters.dropped += len(self._pending)
+            self._pending = []
+            self._active.start += shift
+            self.revision += 1
+        elif dt < 0.0:
+            self._active.start += dt
+        self._measured_at += shift
+        if abs(shift) >= config.latch_step:
+            self.stop(StopReason.CLOCK, f"{StopReason.CLOCK.text}: by {shift:.4f} s; at most {config.latch_step} s")
+        return config.period
+
+    def _watch(self, dt: float, measured_q: Array | None, stamp: float) -> None:
+        """Stop when measurements stop or deviate from the last command for longer than allowed."""
+        config, command = self.config, self._command
+        if measured_q is not None:
+            if stamp > self._measured_at:
+                self._measured_at = min(stamp, self._now)
+            error = np.abs(measured_q - command.q)
+            if (error <= self._bound).all():  # False for NaN
+                self._deviating = 0.0
+            else:
+                self._deviating += dt
+                if self._deviating > config.debounce and self._mode < Mode.STOPPING:
+                    worst = int(np.argmax(error - self._bound))
+                    text = (
+                        f"joint {worst + 1} measured {error[worst]:.4f} rad from its command; bound {self._bound[worst]:.4f} rad"
+                    )
+                    self.stop(StopReason.TRACKING, text)
+        age = self._now - self._measured_at
+        if age > config.stale_after and self._mode < Mode.STOPPING:
+            self.stop(StopReason.STALE, f"last measurement {age * 1e3:.0f} ms old; at most {config.stale_after * 1e3:.0f} ms")
+
+    def _play_stop(self, dt: float) -> Command:
+        """One cycle of a stop: the trajectory at a falling rate."""
+        assert self._stop is not None
+        active, n = self._active, self.config.joints
+        t, rate, slope, over = self._stop.advance(dt)
+        state = active.state(t)
+        q, v, a = state[:n], state[n : 2 * n], state[2 * n :]
+        a = rate * rate * a + slope * v
+        v = rate * v
+        width = active.width_at(t)
+        if over or t >= active.duration:
+            v, a = np.zeros(n), np.zeros(n)
+            self._mode, self._stop = Mode.STOPPED, None
+            self._active = Playback.at_rest(q, width, self._now)
+            self.revision += 1
+        self._command = command = Command(q, v, a, width, self._mode)
+        return command
+
+    def _fault(self, error: Exception) -> Command:
+        """After an error in a cycle: go on with a stop; where even that fails hold the last position."""
+        text = f"{type(error).__name__}: {error}"
+        try:
+            self.stop(StopReason.INTERNAL, text)
+            if self._stop is not None:
+                return self._play_stop(self.config.period)
+            last = self._command
+        except Exception as second:
+            text = f"{text}; then {type(second).__name__}: {second}"
+            last, self._stop = self._command, None
+            self._mode, self._reason, self._text = Mode.FAULT, StopReason.INTERNAL, text
+        zero = np.zeros(self.config.joints)
+        self._command = Command(last.q, zero, zero, last.width, self._mode)
+        return self._command
