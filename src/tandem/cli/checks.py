@@ -68,7 +68,7 @@ def renders(backend: str, timeout: float = 60.0) -> str:
 
 def working_gl() -> tuple[str, dict[str, str]]:
     """The first of egl and osmesa that draws ("" if none), and the failures on the way."""
-    failures = {}
+    failures: dict[str, str] = {}
     for backend in ("egl", "osmesa"):
         failure = renders(backend)
         if not failure:

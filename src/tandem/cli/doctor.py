@@ -185,7 +185,8 @@ def check_models() -> list[Finding]:
             out.append(Finding("fail", "weights", text, "restore models/ from the repository"))
             continue
         same = actual == expected
-        text = f"{weights.name} ({weights.stat().st_size / 1e6:.1f} MB): SHA-256 {'as' if same else 'differs from'} stated in {name}"
+        size = weights.stat().st_size / 1e6
+        text = f"{weights.name} ({size:.1f} MB): SHA-256 {'as stated in' if same else 'differs from'} {name}"
         out.append(judged(same, "weights", text, "restore models/ or train again", "fail"))
     return out
 

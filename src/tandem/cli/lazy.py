@@ -59,11 +59,11 @@ def as_command(run: Callable[..., int], name: str, out: str, help_text: str) -> 
         default = parameter.default if parameter.default is not parameter.empty else defaults.get(key, ...)
         if isinstance(default, (tuple, list)):
             default = ",".join(map(str, default))
-        kind = _option_type(hints.get(key, str))
+        kind: Any = _option_type(hints.get(key, str))
         switch = f"--{key.replace('_', '-')}"
         names = (f"{switch}/--no-{key.replace('_', '-')}",) if kind is bool and default else (switch,)
         option = typer.Option(*names, help=OPTION_HELP.get(key, ""))
-        annotation = Annotated[kind, option]
+        annotation: Any = Annotated[kind, option]
         parameters.append(inspect.Parameter(key, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=annotation))
 
     def call(**values: Any) -> None:

@@ -28,7 +28,11 @@ def measure(count: int = 50, timeout: float = 10.0) -> dict[str, float | int | s
         back = far.create_publisher(String, "tandem_roundtrip/back", 10)
         far.create_subscription(String, "tandem_roundtrip/out", back.publish, 10)
         out = near.create_publisher(String, "tandem_roundtrip/out", 10)
-        near.create_subscription(String, "tandem_roundtrip/back", lambda m: returned.setdefault(m.data, time.perf_counter()), 10)
+
+        def arrived(message: String) -> None:
+            returned.setdefault(message.data, time.perf_counter())
+
+        near.create_subscription(String, "tandem_roundtrip/back", arrived, 10)
         executor.add_node(far)
         executor.add_node(near)
         end = time.perf_counter() + timeout
