@@ -1,0 +1,223 @@
+"""Certification: trajectories in, verdicts out. The mathematics is in :mod:`tandem.safety.kernels`."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numba import get_num_threads
+from numpy.typing import NDArray
+
+from tandem.core.errors import InputError
+from tandem.core.scene import Scene
+from tandem.core.trajectory import Trajectory
+from tandem.core.types import Reason, Verdict
+from tandem.robots.model import ArmModel
+from tandem.safety import batch, kernels
+from tandem.safety.backup import BackupFamily
+from tandem.safety.bounds import Bounds
+from tandem.safety.geometry import PackedScene, Polytope, pack_arm, pack_bounds, pack_scene
+
+Array = NDArray[np.float64]
+IntArray = NDArray[np.int64]
+Flags = NDArray[np.bool_]
+
+REASONS: dict[int, Reason] = {
+    kernels.OK: Reason.CERTIFIED,
+    kernels.BAD: Reason.MALFORMED,
+    kernels.INCONSISTENT: Reason.INCONSISTENT,
+    kernels.REST: Reason.NOT_AT_REST,
+    kernels.POSITION: Reason.POSITION_LIMIT,
+    kernels.VELOCITY: Reason.VELOCITY_LIMIT,
+    kernels.ACCELERATION: Reason.ACCELERATION_LIMIT,
+    kernels.JERK: Reason.JERK_LIMIT,
+    kernels.SELF: Reason.SELF_COLLISION,
+    kernels.COLLISION: Reason.COLLISION,
+}
+#: work [trajectories] below which a batch is not spread over threads
+SERIAL_BELOW = 64
+
+
+@dataclass(frozen=True)
+class BatchVerdict:
+    """Verdicts on B trajectories.
+
+    Attributes:
+        code: (B,) numbers of :data:`REASONS`. clearance: (B,) [m] a signed lower bound; tight only with ``full=True`` (otherwise the
+            bound at which the search could stop; -inf when refused before any geometry).
+        time: (B,) [s] of the worst case. link: (B,) index of the link. other: (B,) index of the obstacle, of the other link for a
+            self-collision, or -1.
+        links, obstacles: names.
+    """
+
+    code: IntArray
+    clearance: Array
+    time: Array
+    link: IntArray
+    other: IntArray
+    links: tuple[str, ...]
+    obstacles: tuple[str, ...]
+
+    @property
+    def certified(self) -> Flags:
+        """(B,) which trajectories may be played."""
+        return self.code == kernels.OK
+
+    @property
+    def reason(self) -> list[Reason]:
+        """B reasons."""
+        return [REASONS[int(c)] for c in self.code]
+
+    def names(self, index: int) -> tuple[str, str]:
+        """Link and obstacle (or other link) of the worst case of one trajectory; "" where there is none."""
+        link, other = int(self.link[index]), int(self.other[index])
+        first = self.links[link] if link >= 0 else ""
+        if other < 0:
+            return first, ""
+        own = int(self.code[index]) == kernels.SELF or (other >= 0 and self._own[index])
+        return first, (self.links if own else self.obstacles)[other]
+
+    @property
+    def _own(self) -> Flags:
+        return self.code == kernels.SELF
+
+
+@dataclass(frozen=True)
+class GridVerdict:
+    """Verdicts on heads x backups.
+
+    Attributes:
+        head_code: (H,) numbers of :data:`REASONS`. feasible: (H, K) head and backup certified as one motion.
+        clearance: (H, K) [m] lower bound of head and backup together (see :class:`BatchVerdict`).
+    """
+
+    head_code: IntArray
+    feasible: Flags
+    clearance: Array
+
+    @property
+    def head_ok(self) -> Flags:
+        """(H,) whether the head itself is certified."""
+        return self.head_code == kernels.OK
+
+
+def _contiguous(name: str, value: Any, shape: tuple[int, ...]) -> Array:
+    out = np.ascontiguousarray(value, dtype=np.float64)
+    if out.shape != shape:
+        raise InputError(f"{name} has shape {out.shape}; expected {shape}")
+    return out
+
+
+def _check_times(times: Any) -> Array:
+    out = np.ascontiguousarray(times, dtype=np.float64)
+    if out.ndim != 1 or len(out) < 2:
+        raise InputError(f"times has shape {out.shape}; expected (M,) with M >= 2")
+    return out
+
+
+def certify(
+    arm: ArmModel, times: Array, q: Array, v: Array, a: Array, scene: PackedScene, bounds: Bounds, *,
+    full: bool = False, at_rest: bool = True, travel: float = 1.0,
+) -> BatchVerdict:
+    """Certify B trajectories that share knot times.
+
+    Args:
+        arm: the arm. times: (M,) [s] from 0. q, v, a: (B, M, n) knots [rad, rad/s, rad/s^2].
+        scene: from :func:`pack_scene`, whose ``start`` is the trajectories' t = 0. bounds: see :class:`Bounds`.
+        full: compute a tight signed clearance for every trajectory; otherwise stop at its first violation.
+        at_rest: whether trajectories must end at rest. travel: factor of the displacement bound; 1 except in the mutation check.
+
+    Returns:
+        Verdicts. NaN, non-monotone times and inconsistent knots come back as reasons, never as certified.
+
+    Raises:
+        InputError: array shapes do not fit the arm or each other.
+    """
+    times = _check_times(times)
+    q = np.ascontiguousarray(q, dtype=np.float64)
+    count = q.shape[0] if q.ndim == 3 else -1
+    shape = (count, len(times), arm.n)
+    q, v, a = _contiguous("q", q, shape), _contiguous("v", v, shape), _contiguous("a", a, shape)
+    code, out = np.full(count, kernels.BAD, dtype=np.int64), np.full((count, 4), -1.0)
+    out[:, 0] = -np.inf
+    if np.isfinite(times).all() and times[0] == 0.0:
+        args = (pack_arm(arm), scene.arrays, pack_bounds(bounds, arm.n, travel=travel), times, q, v, a, at_rest, full, code, out)
+        if count < SERIAL_BELOW or get_num_threads() == 1:
+            batch.check_serial(*args)
+        else:
+            with batch.PARALLEL_LOCK:
+                batch.check_parallel(*args)
+    return BatchVerdict(
+        code, out[:, 0], out[:, 1], out[:, 2].astype(np.int64), out[:, 3].astype(np.int64), arm.link_names, scene.names
+    )
+
+
+def certify_one(
+    arm: ArmModel, trajectory: Trajectory, scene: Scene, bounds: Bounds, now: float, start_time: float | None = None, *,
+    full: bool = True, polytopes: tuple[Polytope, ...] = (),
+) -> Verdict:
+    """Certify one trajectory that starts at ``start_time`` [s] (default ``now``), with a digest of everything the verdict rests on.
+
+    Raises:
+        InputError: the trajectory is not of this arm, or ``now`` or ``start_time`` is not finite.
+    """
+    packed = pack_scene(scene, arm, bounds, now, start=start_time, polytopes=polytopes)
+    digest = verdict_digest(arm, trajectory, packed, bounds)
+    if packed.stale:
+        return Verdict(Reason.STALE_SCENE, -np.inf, 0.0, "", packed.stale, digest)
+    part = certify(arm, trajectory.times, trajectory.q[None], trajectory.v[None], trajectory.a[None], packed, bounds, full=full)
+    link, other = part.names(0)
+    return Verdict(part.reason[0], float(part.clearance[0]), max(0.0, float(part.time[0])), link, other, digest)
+
+
+def verdict_digest(arm: ArmModel, trajectory: Trajectory, scene: PackedScene, bounds: Bounds) -> str:
+    """SHA-256 over arm, trajectory, scene (as inflated) and bounds; the same on any number of threads."""
+    return hashlib.sha256("|".join((arm.digest, trajectory.digest(), scene.digest, bounds.digest())).encode()).hexdigest()
+
+
+def certify_grid(
+    arm: ArmModel, family: BackupFamily, head_times: Array, q: Array, v: Array, a: Array, k: Array, scene: PackedScene, bounds: Bounds, *,
+    full: bool = False,
+) -> GridVerdict:
+    """Certify every head with every backup.
+
+    Args:
+        head_times: (M,) [s]. q, v, a: (H, M, n) knots of the heads. k: (K, n) backups shared by all heads [rad/s^2].
+        full: a clearance for every pair (graded potentials); otherwise lazily, and a head that fails takes all its pairs with it.
+    """
+    return _grid(arm, family, head_times, q, v, a, np.asarray(k)[None], scene, bounds, full)
+
+
+def certify_pairs(
+    arm: ArmModel, family: BackupFamily, head_times: Array, q: Array, v: Array, a: Array, k: Array, scene: PackedScene, bounds: Bounds, *,
+    full: bool = False,
+) -> GridVerdict:
+    """:func:`certify_grid` with ks (H, Kp, n) of each head's own."""
+    k = np.asarray(k, dtype=np.float64)
+    if k.ndim != 3 or k.shape[0] != np.shape(q)[0]:
+        raise InputError(f"k has shape {k.shape}; expected ({np.shape(q)[0]}, Kp, {arm.n})")
+    return _grid(arm, family, head_times, q, v, a, k, scene, bounds, full)
+
+
+def _grid(
+    arm: ArmModel, family: BackupFamily, head_times: Array, q: Array, v: Array, a: Array, k: Array, scene: PackedScene, bounds: Bounds, full: bool
+) -> GridVerdict:
+    times = _check_times(head_times)
+    heads = np.shape(q)[0]
+    shape = (heads, len(times), arm.n)
+    q, v, a = _contiguous("q", q, shape), _contiguous("v", v, shape), _contiguous("a", a, shape)
+    k = _contiguous("k", k, (k.shape[0], k.shape[1] if k.ndim == 3 else -1, arm.n))
+    code, out = np.full(heads, kernels.BAD, dtype=np.int64), np.full((heads, 4), -1.0)
+    feasible, clearance = np.zeros((heads, k.shape[1]), dtype=np.bool_), np.full((heads, k.shape[1]), -np.inf)
+    if heads and np.isfinite(times).all() and times[0] == 0.0:
+        args = (
+            pack_arm(arm), scene.arrays, pack_bounds(bounds, arm.n), family.arrays(), times, q, v, a, k, full, code, out, feasible, clearance,
+        )
+        if heads * k.shape[1] < SERIAL_BELOW or heads == 1 or get_num_threads() == 1:
+            batch.grid_serial(*args)
+        else:
+            with batch.PARALLEL_LOCK:
+                batch.grid_parallel(*args)
+    return GridVerdict(code, feasible, clearance)
