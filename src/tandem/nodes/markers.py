@@ -1,7 +1,7 @@
 """Obstacles from, and pictures as, ``visualization_msgs/MarkerArray``.
 
-Obstacle markers: ``CUBE`` (scale = edge lengths), ``SPHERE`` (three equal scales = diameter), ``CYLINDER`` (scale x = y = diameter,
-z = length), in the base frame, named by ``ns`` (and ``id`` when it is not 0), stamped with the time at which their pose was true.
+Obstacle markers: ``CUBE`` (scale = edge lengths), ``SPHERE`` (three equal scales = diameter), ``CYLINDER`` (scale x = y =
+diameter, z = length), in the base frame, named by ``ns`` (and ``id`` when it is not 0), stamped with the time of their pose.
 ``ADD``/``MODIFY``, ``DELETE`` and ``DELETEALL`` act as in rviz. ``text`` may carry ``position_error=<m> speed=<m/s>``.
 Whatever cannot be understood (another type, an ellipsoid, another frame, NaN, unknown text) is never dropped: it makes the scene
 unusable until a marker of the same name replaces it or it is deleted.
@@ -19,7 +19,7 @@ from visualization_msgs.msg import Marker, MarkerArray
 
 from tandem.core.errors import InputError
 from tandem.core.scene import Obstacle, ObstacleKind, Scene
-from tandem.core.types import Candidate
+from tandem.core.types import Candidate, ObjectPose
 from tandem.nodes.messages import MessageError, pose_from_msg, pose_to_msg, seconds_from_stamp, stamp_from_seconds
 
 Array = NDArray[np.float64]
@@ -27,6 +27,7 @@ FUTURE = 0.05
 """How far a stamp may lie in the future [s]: clocks of one machine, plus rounding."""
 GREEN, RED = ColorRGBA(r=0.2, g=0.8, b=0.3, a=0.5), ColorRGBA(r=0.9, g=0.2, b=0.2, a=0.25)
 BLUE, ORANGE = ColorRGBA(r=0.1, g=0.4, b=1.0, a=1.0), ColorRGBA(r=1.0, g=0.6, b=0.1, a=1.0)
+YELLOW = ColorRGBA(r=0.95, g=0.85, b=0.2, a=0.8)
 GREY, CYAN = ColorRGBA(r=0.6, g=0.5, b=0.4, a=0.9), ColorRGBA(r=0.2, g=0.7, b=0.9, a=0.15)
 
 
@@ -226,3 +227,19 @@ def spheres_to_msg(centres: Array, radii: Array, frame: str, stamp: float, ns: s
         marker.scale.x = marker.scale.y = marker.scale.z = 2.0 * float(radius)
         out.markers.append(marker)
     return out
+
+
+def object_to_msg(pose: ObjectPose, name: str, radius: float, height: float, frame: str) -> MarkerArray:
+    """An object as a cylinder standing on its origin, and its name with the position's standard deviation."""
+    body = _marker(Marker.CYLINDER, name, 0, frame, pose.stamp, YELLOW)
+    centre = pose.pose.copy()
+    centre[:3, 3] += 0.5 * height * pose.pose[:3, 2]
+    body.pose = pose_to_msg(centre)
+    body.scale.x = body.scale.y = 2.0 * radius
+    body.scale.z = height
+    label = _marker(Marker.TEXT_VIEW_FACING, name, 1, frame, pose.stamp, YELLOW)
+    x, y, z = pose.pose[:3, 3].tolist()
+    label.pose.position = Point(x=x, y=y, z=z + 2.0 * height)
+    label.scale.z = 0.03
+    label.text = f"{name} +-{1e3 * float(np.sqrt(np.trace(pose.covariance[:3, :3]))):.1f} mm"
+    return MarkerArray(markers=[body, label])

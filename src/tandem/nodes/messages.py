@@ -17,7 +17,7 @@ from __future__ import annotations
 import dataclasses
 import math
 from collections import OrderedDict
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Generic, TypeVar
 
 import numpy as np
@@ -34,14 +34,29 @@ from tandem.core.trajectory import Trajectory
 from tandem.core.types import Commitment, ObjectPose, Proposal, Reason, Verdict
 
 Array = NDArray[np.float64]
-ARM_JOINTS = tuple(f"fr3_joint{i}" for i in range(1, 8))
-FINGER = "fr3_finger_joint1"
 SECOND = 1_000_000_000
 MAX_POINTS = 10_000
 
 
 class MessageError(InputError):
     """A message that cannot be taken for what its topic carries: names the field, its value and what is accepted."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Names:
+    """Joints and frames of one arm; ``prefix`` tells arms apart."""
+
+    prefix: str = "fr3_"
+
+    @property
+    def joints(self) -> list[str]:
+        """The arm's seven joints and, last, the finger that stands for both."""
+        return [*(f"{self.prefix}joint{i}" for i in range(1, 8)), f"{self.prefix}finger_joint1"]
+
+    @property
+    def base(self) -> str:
+        """The base frame."""
+        return f"{self.prefix}link0"
 
 
 # ------------------------------------------------------------------------------------------------------------- times
@@ -56,7 +71,7 @@ def stamp_from_seconds(t: float) -> Time:
 
 def seconds_from_stamp(stamp: Time | Duration) -> float:
     """Seconds of a ROS time, to double precision (0.24 us today); :func:`stamp_from_seconds` keeps such a value exactly."""
-    return float(stamp.sec) + float(stamp.nanosec) * 1e-9
+    return (stamp.sec * SECOND + stamp.nanosec) / SECOND
 
 
 def quantise_time(t: float) -> float:
@@ -80,18 +95,16 @@ def quantise(proposal: Proposal) -> Proposal:
 
 
 # ------------------------------------------------------------------------------------------------------- trajectories
-def trajectory_to_msg(
-    trajectory: Trajectory, width: Array, start: float, frame: str, joints: Sequence[str] = ARM_JOINTS, finger: str = FINGER
-) -> JointTrajectory:
+def trajectory_to_msg(trajectory: Trajectory, width: Array, start: float, names: Names) -> JointTrajectory:
     """A trajectory (n arm joints) with gripper ``width`` (M,) [m] at its knots, starting at ``start`` [s]."""
-    if trajectory.joints != len(joints) or width.shape != trajectory.times.shape:
+    if trajectory.joints != len(names.joints) - 1 or width.shape != trajectory.times.shape:
         raise MessageError(
             f"trajectory of {trajectory.joints} joints with width {width.shape}: "
-            f"expected {len(joints)} joints and {trajectory.times.shape}"
+            f"expected {len(names.joints) - 1} joints and {trajectory.times.shape}"
         )
     msg = JointTrajectory()
-    msg.header.stamp, msg.header.frame_id = stamp_from_seconds(start), frame
-    msg.joint_names = [*joints, finger]
+    msg.header.stamp, msg.header.frame_id = stamp_from_seconds(start), names.base
+    msg.joint_names = names.joints
     for t, q, v, a, w in zip(trajectory.times, trajectory.q, trajectory.v, trajectory.a, width, strict=True):
         time = stamp_from_seconds(float(t))
         msg.points.append(JointTrajectoryPoint(
@@ -101,27 +114,27 @@ def trajectory_to_msg(
     return msg
 
 
-def trajectory_from_msg(
-    msg: JointTrajectory, joints: Sequence[str] = ARM_JOINTS, finger: str = FINGER
-) -> tuple[Trajectory, Array, float]:
+def trajectory_from_msg(msg: JointTrajectory, names: Names) -> tuple[Trajectory, Array, float]:
     """Trajectory, gripper width (M,) [m] and start time [s] of a message.
 
     Raises:
-        MessageError: other joint names or order, too few points, a point whose arrays have another length, NaN, times that do not
-            start at 0 and increase.
+        MessageError: another frame, other joint names or order, too few points, a point whose arrays have another length, NaN,
+            times that do not start at 0 and increase.
     """
-    names = [*joints, finger]
-    if list(msg.joint_names) != names:
-        raise MessageError(f"joint_names {list(msg.joint_names)}: expected exactly {names}")
+    joints = names.joints
+    if msg.header.frame_id != names.base:
+        raise MessageError(f"header.frame_id {msg.header.frame_id!r}: expected {names.base!r}")
+    if list(msg.joint_names) != joints:
+        raise MessageError(f"joint_names {list(msg.joint_names)}: expected exactly {joints}")
     if not 2 <= len(msg.points) <= MAX_POINTS:
         raise MessageError(f"points: {len(msg.points)} of them; accepted: 2 .. {MAX_POINTS}")
     for i, point in enumerate(msg.points):
         for name in ("positions", "velocities", "accelerations"):
-            if len(getattr(point, name)) != len(names):
-                raise MessageError(f"points[{i}].{name}: {len(getattr(point, name))} values; expected {len(names)}")
+            if len(getattr(point, name)) != len(joints):
+                raise MessageError(f"points[{i}].{name}: {len(getattr(point, name))} values; expected {len(joints)}")
     times = np.array([seconds_from_stamp(p.time_from_start) for p in msg.points])
     q, v, a = (np.array([getattr(p, k) for p in msg.points]) for k in ("positions", "velocities", "accelerations"))
-    n = len(joints)
+    n = len(joints) - 1
     if not np.isfinite(q).all() or not np.isfinite(v).all() or not np.isfinite(a).all():
         raise MessageError("points: contain NaN or infinity; every value must be finite")
     try:
@@ -131,19 +144,19 @@ def trajectory_from_msg(
     return trajectory, 2.0 * q[:, n], seconds_from_stamp(msg.header.stamp)
 
 
-def proposal_to_msg(proposal: Proposal, frame: str) -> JointTrajectory:
+def proposal_to_msg(proposal: Proposal, names: Names) -> JointTrajectory:
     """The proposal's trajectory; quantise it first, and send :func:`info_to_status` beside it."""
-    return trajectory_to_msg(proposal.trajectory, proposal.width, proposal.switch_time, frame)
+    return trajectory_to_msg(proposal.trajectory, proposal.width, proposal.switch_time, names)
 
 
-def commitment_to_msg(commitment: Commitment, frame: str) -> JointTrajectory:
+def commitment_to_msg(commitment: Commitment, names: Names) -> JointTrajectory:
     """What the executor will do: ``header.stamp`` is the trajectory's start."""
-    return trajectory_to_msg(commitment.trajectory, commitment.width, commitment.start, frame)
+    return trajectory_to_msg(commitment.trajectory, commitment.width, commitment.start, names)
 
 
-def commitment_from_msg(msg: JointTrajectory) -> Commitment:
+def commitment_from_msg(msg: JointTrajectory, names: Names) -> Commitment:
     """Inverse of :func:`commitment_to_msg`."""
-    trajectory, width, start = trajectory_from_msg(msg)
+    trajectory, width, start = trajectory_from_msg(msg, names)
     return Commitment(trajectory, start, width)
 
 
@@ -306,13 +319,11 @@ def object_pose_from_msg(msg: PoseWithCovarianceStamped, frame: str) -> ObjectPo
     return ObjectPose(pose_from_msg(msg.pose.pose), covariance, seconds_from_stamp(msg.header.stamp))
 
 
-def joint_state_msg(
-    q: Array, v: Array, effort: Array, width: float, stamp: float, joints: Sequence[str] = ARM_JOINTS, finger: str = FINGER
-) -> JointState:
+def joint_state_msg(q: Array, v: Array, effort: Array, width: float, stamp: float, names: Names) -> JointState:
     """Positions, velocities, efforts (n,) and the gripper width [m] (as one finger) as a JointState."""
     msg = JointState()
     msg.header.stamp = stamp_from_seconds(stamp)
-    msg.name = [*joints, finger]
+    msg.name = names.joints
     msg.position, msg.velocity, msg.effort = [*q.tolist(), 0.5 * width], [*v.tolist(), 0.0], [*effort.tolist(), 0.0]
     return msg
 
@@ -362,6 +373,7 @@ def camera_info_from_msg(msg: CameraInfo) -> tuple[Array, Array]:
         raise MessageError(f"camera_info.k {matrix.tolist()}: not calibrated (focal lengths must be > 0)")
     if msg.distortion_model not in ("plumb_bob", "rational_polynomial", "") or distortion.size not in (0, 4, 5, 8):
         raise MessageError(
-            f"camera_info: distortion {msg.distortion_model!r} with {distortion.size} values: accepted: plumb_bob, rational_polynomial"
+            f"camera_info: distortion {msg.distortion_model!r} with {distortion.size} values: "
+            "accepted: plumb_bob, rational_polynomial"
         )
     return matrix, distortion if distortion.size else np.zeros(5)

@@ -1,0 +1,311 @@
+"""Planner node: plans for the end of the head that is being played, while the arm moves.
+
+Planning has a thread of its own, so callbacks never wait. When no plan came in time the executor plays its backup, and the next
+plan is for the soonest moment that leaves ``plan_time``; it may lie in the backup or at rest. The planner moves nothing: a late or
+wrong proposal costs progress only.
+"""
+
+from __future__ import annotations
+
+import importlib
+import json
+import threading
+import time
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from diagnostic_msgs.msg import DiagnosticStatus
+from geometry_msgs.msg import PoseWithCovarianceStamped
+from rclpy.publisher import Publisher
+from trajectory_msgs.msg import JointTrajectory
+from visualization_msgs.msg import MarkerArray
+
+from tandem.core.config import setting
+from tandem.core.errors import ConfigError, TandemError
+from tandem.core.scene import TABLE, Scene
+from tandem.core.types import Candidate, Commitment, Counters, ObjectPose, Proposal
+from tandem.nodes import markers, messages
+from tandem.nodes.base import RELIABLE_QOS, SENSOR_QOS, NodeSettings, TandemNode, command_qos, run
+from tandem.nodes.diagnostics import Meter
+
+
+@dataclass(frozen=True)
+class PlannerSettings(NodeSettings):
+    """Parameters of the planner node."""
+
+    planner: str = setting("tandem.tasks.mug.planner:MugPlanner.load", "module:callable (sampler, seed) that makes the planner")
+    sampler: str = setting("default", "sampler configuration in config/samplers, without .yaml")
+    seed: int = setting(0, "seed of all randomness", lo=0, hi=2**31 - 1)
+    plan_time: float = setting(0.65, "kept for planning, transport and certification before a switch", unit="s", lo=0.02, hi=10.0)
+    reserve: float = setting(0.12, "part of plan_time that is left for transport and certification", unit="s", lo=0.0, hi=5.0)
+    retry_period: float = setting(0.1, "pause after an attempt without plan", unit="s", lo=0.0, hi=10.0)
+    answer_time: float = setting(0.15, "wait after a switch time for word of the proposal's fate", unit="s", lo=0.0, hi=5.0)
+    pose_max_age: float = setting(0.5, "oldest object pose to plan with", unit="s", lo=0.01, hi=60.0)
+    commitment_max_age: float = setting(0.5, "oldest word of the executor to plan with", unit="s", lo=0.05, hi=10.0)
+    obstacle_max_age: float = setting(0.5, "oldest obstacle data to plan with", unit="s", lo=0.01, hi=60.0)
+    obstacles_required: bool = setting(True, "plan only while the obstacle topic speaks")
+    publish_candidates: bool = setting(True, "publish all sampled plans as markers")
+
+    def __post_init__(self) -> None:
+        if self.reserve >= self.plan_time:
+            raise ConfigError(f"planner: reserve = {self.reserve}: accepted: less than plan_time {self.plan_time} s")
+
+
+class PlanResult(Protocol):
+    """What a planner returns."""
+
+    proposal: Proposal | None
+    candidates: list[Candidate]
+    counters: Counters
+    plan_ms: float
+    reason: str
+
+
+class Planner(Protocol):
+    """What the node drives; times are ROS time [s], ``deadline`` is on ``time.perf_counter()``."""
+
+    def plan(
+        self, object_pose: ObjectPose | None, commitment: Commitment, scene: Scene, switch_time: float, now: float,
+        deadline: float | None = None,
+    ) -> PlanResult:
+        """Make one plan that starts at ``switch_time``."""
+        ...
+
+
+def load_planner(name: str, sampler: str, seed: int) -> Planner:
+    """Call ``module:callable`` with sampler and seed.
+
+    Raises:
+        ConfigError: no such module or callable.
+    """
+    module, _, path = name.partition(":")
+    try:
+        found: Any = importlib.import_module(module)
+        for part in path.split("."):
+            found = getattr(found, part)
+    except (ImportError, AttributeError, ValueError) as error:
+        raise ConfigError(f"planner: parameter planner = {name!r}: {error}; accepted: module:callable") from error
+    made: Planner = found(sampler=sampler, seed=seed)
+    return made
+
+
+@dataclass(frozen=True)
+class _Sent:
+    """A proposal on its way."""
+
+    digest: str
+    switch_time: float
+    head_end: float
+    end: float
+
+
+class PlannerNode(TandemNode):
+    """See the module's text.
+
+    In: ``perception/object_pose``, ``franka/commitment``, ``franka/status``, ``safety_filter/verdict``, ``obstacles``.
+    Out: ``planner/proposal`` with ``planner/proposal_info`` beside it, ``planner/candidates``.
+    """
+
+    settings_type = PlannerSettings
+
+    def __init__(self) -> None:
+        self._wake = threading.Condition()
+        self._stop = False
+        self._thread: threading.Thread | None = None
+        super().__init__("planner")
+
+    def setup(self) -> None:
+        """Load the planner, connect, start the planning thread."""
+        s = self.settings
+        self._planner = load_planner(s.planner, s.sampler, s.seed)
+        self._scene = markers.SceneKeeper(self.names.base, s.obstacle_max_age, s.obstacles_required, fixed=(TABLE,))
+        self._pose: ObjectPose | None = None
+        self._commitment: Commitment | None = None
+        self._commitment_heard = float("-inf")
+        self._mode = ""
+        self._sent: list[_Sent] = []
+        self._refused: set[str] = set()
+        self._plans, self._poses, self._verdicts = Meter(), Meter(), Meter()
+        self._last = "no attempt yet"
+        self._rows = self._evaluations = 0
+        self._failures: dict[str, int] = {}
+        self._proposal: Publisher = self.speak(JointTrajectory, "planner/proposal", command_qos())
+        self._info: Publisher = self.speak(DiagnosticStatus, "planner/proposal_info", command_qos())
+        self._candidates: Publisher = self.speak(MarkerArray, "planner/candidates", RELIABLE_QOS)
+        self.listen(PoseWithCovarianceStamped, "perception/object_pose", self._on_pose, SENSOR_QOS)
+        self.listen(JointTrajectory, "franka/commitment", self._on_commitment, SENSOR_QOS)
+        self.listen(DiagnosticStatus, "franka/status", self._on_status, SENSOR_QOS)
+        self.listen(DiagnosticStatus, "safety_filter/verdict", self._on_verdict, command_qos())
+        self.listen(MarkerArray, "obstacles", self._on_obstacles, RELIABLE_QOS)
+        self._stop = False
+        self._thread = threading.Thread(target=self._work, name="planning", daemon=True)
+        self._thread.start()
+
+    def release(self) -> None:
+        """End the planning thread."""
+        with self._wake:
+            self._stop = True
+            self._wake.notify_all()
+        if self._thread is not None:
+            self._thread.join(timeout=10.0)
+            self._thread = None
+
+    # ------------------------------------------------------------------------------------------------------ callbacks
+    def _on_pose(self, msg: PoseWithCovarianceStamped) -> None:
+        try:
+            pose = messages.object_pose_from_msg(msg, self.names.base)
+        except messages.MessageError as error:
+            self._poses.reject(self.now(), "malformed pose", str(error))
+            return
+        with self._wake:
+            self._poses.tick(self.now())
+            self._pose = pose
+            self._wake.notify_all()
+
+    def _on_commitment(self, msg: JointTrajectory) -> None:
+        try:
+            commitment = messages.commitment_from_msg(msg, self.names)
+        except messages.MessageError as error:
+            self._plans.reject(self.now(), "malformed commitment", str(error))
+            return
+        with self._wake:
+            self._commitment, self._commitment_heard = commitment, self.now()
+            self._wake.notify_all()
+
+    def _on_status(self, msg: DiagnosticStatus) -> None:
+        with self._wake:
+            self._mode = messages.values_of(msg).get("mode", "")
+            self._wake.notify_all()
+
+    def _on_verdict(self, msg: DiagnosticStatus) -> None:
+        now = self.now()
+        with self._wake:
+            if not any(s.digest == msg.hardware_id for s in self._sent):
+                return
+            if msg.level == DiagnosticStatus.OK:
+                self._verdicts.tick(now)
+            else:
+                self._refused.add(msg.hardware_id)
+                self._verdicts.reject(now, messages.values_of(msg).get("reason", "?"), msg.message)
+            self._wake.notify_all()
+
+    def _on_obstacles(self, msg: MarkerArray) -> None:
+        with self._wake:
+            self._scene.apply(msg, self.now())
+
+    # ------------------------------------------------------------------------------------------------ planning thread
+    def _hindrance(self, now: float) -> str:
+        """Why nothing can be planned now; empty when it can."""
+        if not self.active:
+            return "node not active"
+        if self._commitment is None or now - self._commitment_heard > self.settings.commitment_max_age:
+            return "no commitment from the executor"
+        if self._mode in ("STOPPING", "STOPPED", "FAULT"):
+            return f"executor {self._mode}: operator must resume"
+        return self._scene.scene(now)[1]
+
+    def _switch_time(self, now: float, commitment: Commitment) -> float | None:
+        """When the next plan is to start; None while a proposal's fate is open."""
+        s = self.settings
+        self._sent = [p for p in self._sent if p.end > now]
+        for sent in reversed(self._sent):
+            if abs(commitment.end - sent.end) < 1e-6:  # the executor plays it, or will
+                if sent.head_end - now >= s.plan_time:
+                    return sent.head_end
+                break
+            if sent.digest not in self._refused and now < sent.switch_time + s.answer_time:
+                return None
+        return now + s.plan_time
+
+    def _work(self) -> None:
+        while True:
+            with self._wake:
+                if self._stop:
+                    return
+                now = self.now()
+                why = self._hindrance(now)
+                commitment, pose = self._commitment, self._pose
+                scene, _ = self._scene.scene(now)
+                switch = None
+                if why:
+                    self._last = why
+                elif commitment is not None:
+                    switch = self._switch_time(now, commitment)
+                if switch is None or commitment is None or scene is None:
+                    self._wake.wait(0.05)
+                    continue
+            if pose is not None and now - pose.stamp > self.settings.pose_max_age:
+                pose = None
+            if not self._attempt(pose, commitment, scene, messages.quantise_time(switch), now):
+                with self._wake:
+                    self._wake.wait_for(lambda: self._stop, self.settings.retry_period)
+
+    def _attempt(self, pose: ObjectPose | None, commitment: Commitment, scene: Scene, switch: float, now: float) -> bool:
+        """One plan; whether a proposal went out."""
+        began = time.perf_counter()
+        budget = switch - now - self.settings.reserve
+        try:
+            result = self._planner.plan(pose, commitment, scene, switch, now, began + budget)
+        except Exception as error:  # a planner's failure must not end the thread; it is shown and retried
+            kind = str(error) if isinstance(error, TandemError) else f"{type(error).__name__}: {error}"
+            self._note(f"planner failed: {kind}", "planner failed", kind)
+            if not isinstance(error, TandemError):
+                self.get_logger().error(f"planner failed: {kind}", throttle_duration_sec=5.0)
+            return False
+        ms = (time.perf_counter() - began) * 1e3
+        self._publish_candidates(result.candidates)
+        with self._wake:
+            self._rows, self._evaluations = result.counters.network_rows, result.counters.potential_evals
+            self._failures = dict(result.counters.failures)
+        if result.proposal is None:
+            self._note(result.reason, "no plan", result.reason)
+            return False
+        proposal = messages.quantise(result.proposal)
+        if self.now() > proposal.switch_time:
+            self._note(f"late: {ms:.0f} ms", "late", f"planning took {ms:.0f} ms of {(switch - now) * 1e3:.0f} ms")
+            return False
+        digest = proposal.trajectory.digest()
+        start = proposal.switch_time
+        with self._wake:
+            self._sent.append(_Sent(digest, start, start + proposal.head_duration, start + proposal.trajectory.duration))
+            self._plans.tick(self.now(), ms)
+            self._last = result.reason
+        self._info.publish(messages.info_to_status(proposal, ms))
+        self._proposal.publish(messages.proposal_to_msg(proposal, self.names))
+        return True
+
+    def _note(self, last: str, kind: str, detail: str) -> None:
+        with self._wake:
+            self._last = last
+            self._plans.reject(self.now(), kind, detail)
+
+    def _publish_candidates(self, candidates: list[Candidate]) -> None:
+        if self.settings.publish_candidates and candidates:
+            self._candidates.publish(markers.candidates_to_msg(candidates, self.names.base, self.now()))
+
+    # ---------------------------------------------------------------------------------------------------- diagnostics
+    def diagnose(self, now: float) -> list[DiagnosticStatus]:
+        """Planning and its inputs."""
+        with self._wake:
+            why = self._hindrance(now)
+            pose_age = now - self._pose.stamp if self._pose is not None else float("inf")
+            refused = self._verdicts.values(now, "verdict_")
+            values = {
+                **self._plans.values(now), **refused, "pose_age_s": f"{pose_age:.3f}", "last": self._last,
+                "network_rows": self._rows, "potential_evals": self._evaluations, "failures": json.dumps(self._failures),
+                "obstacle_age_s": f"{self._scene.age(now):.3f}",
+            }
+            if not why and pose_age > self.settings.pose_max_age:
+                why = "no valid object pose"
+            last = self._last
+        level = DiagnosticStatus.WARN if why or self._plans.age(now) > 2.0 else DiagnosticStatus.OK
+        return [self.report("planning", level, why or last, values)]
+
+
+def main() -> int:
+    """Entry point of the executable ``planner``."""
+    return run(PlannerNode)
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

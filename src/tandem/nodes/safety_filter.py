@@ -1,0 +1,252 @@
+"""Safety filter node: certifies proposals, watches what is being executed, and certifies a stop when the scene changes.
+
+Default is deny: whatever cannot be read, is late, or meets a scene that is unknown or too old is refused, with the reason.
+"""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass, field
+
+import numpy as np
+from diagnostic_msgs.msg import DiagnosticStatus
+from numpy.typing import NDArray
+from trajectory_msgs.msg import JointTrajectory
+from visualization_msgs.msg import MarkerArray
+
+from tandem.core import certificate
+from tandem.core.config import setting
+from tandem.core.scene import TABLE, Scene
+from tandem.core.types import Commitment, Proposal, Reason, Verdict
+from tandem.execution.types import to_ns
+from tandem.nodes import markers, messages
+from tandem.nodes.base import RELIABLE_QOS, SENSOR_QOS, NodeSettings, TandemNode, command_qos, run
+from tandem.nodes.diagnostics import Meter
+from tandem.nodes.key import read_key
+from tandem.robots.model import load_arm
+from tandem.safety.backup import BackupFamily
+from tandem.safety.bounds import load_bounds
+from tandem.safety.filter import SafetyFilter
+
+
+@dataclass(frozen=True)
+class SafetyFilterSettings(NodeSettings):
+    """Parameters of the safety filter node."""
+
+    robot: str = setting("fr3", "arm model in config/robots, without .yaml")
+    bounds: str = setting("default", "bounds in config/safety, without .yaml")
+    certificate_key_file: str = setting("", "file (mode 0600) with the key; empty: environment variable TANDEM_CERTIFICATE_KEY")
+    obstacles_required: bool = setting(True, "certify nothing while the obstacle topic is silent")
+    obstacle_max_age: float = setting(0.5, "oldest obstacle data to certify with", unit="s", lo=0.01, hi=60.0)
+    obstacle_position_error: float = setting(0.0, "least position error assumed of every obstacle", unit="m", lo=0.0, hi=1.0)
+    obstacle_speed: float = setting(0.0, "least speed assumed of every obstacle", unit="m/s", lo=0.0, hi=10.0)
+    commitment_max_age: float = setting(0.3, "oldest word of the executor to certify with", unit="s", lo=0.05, hi=10.0)
+    guard_rate: float = setting(25.0, "checks of what is being executed", unit="Hz", lo=20.0, hi=200.0)
+    stop_lead: float = setting(0.06, "time from a guard's alarm to the start of the stop it sends", unit="s", lo=0.01, hi=1.0)
+    info_wait: float = setting(0.1, "how long a proposal may wait for its planner/proposal_info", unit="s", lo=0.0, hi=1.0)
+
+
+@dataclass
+class _Waiting:
+    """A proposal whose companion has not come yet."""
+
+    trajectory: messages.Trajectory
+    width: NDArray[np.float64]
+    switch_time: float
+    heard: float
+    began: float = field(default_factory=time.perf_counter)
+
+
+class SafetyFilterNode(TandemNode):
+    """See the module's text.
+
+    In: ``planner/proposal``, ``planner/proposal_info``, ``franka/commitment``, ``franka/status``, ``obstacles``.
+    Out: ``safety_filter/certified``, ``safety_filter/verdict`` (its word on each proposal), ``safety_filter/guard`` (its word on what
+    is being executed, at ``guard_rate``: also its sign of life), ``safety_filter/stop`` (asks the executor to stop on its path).
+    """
+
+    settings_type = SafetyFilterSettings
+
+    def __init__(self) -> None:
+        super().__init__("safety_filter")
+
+    def setup(self) -> None:
+        """Load arm, bounds and key, connect."""
+        s = self.settings
+        self._key = read_key(s.certificate_key_file)
+        self._arm = load_arm(s.robot)
+        self._bounds = load_bounds(s.bounds)
+        self._filter = SafetyFilter(self._arm, self._bounds)
+        self._scene = markers.SceneKeeper(
+            self.names.base, s.obstacle_max_age, s.obstacles_required, s.obstacle_position_error, s.obstacle_speed, fixed=(TABLE,)
+        )
+        self._commitment: Commitment | None = None
+        self._commitment_heard = float("-inf")
+        self._mode = ""
+        self._pairing: messages.Pairing[_Waiting, messages.ProposalInfo] = messages.Pairing()
+        self._checks, self._watches = Meter(), Meter()
+        self._guard_text, self._alarmed_for = "nothing committed yet", ""
+        self._certified = self.speak(JointTrajectory, "safety_filter/certified", command_qos())
+        self._verdict = self.speak(DiagnosticStatus, "safety_filter/verdict", command_qos())
+        self._guard = self.speak(DiagnosticStatus, "safety_filter/guard", SENSOR_QOS)
+        self._stop = self.speak(DiagnosticStatus, "safety_filter/stop", command_qos())
+        self.listen(JointTrajectory, "franka/commitment", self._on_commitment, SENSOR_QOS)
+        self.listen(DiagnosticStatus, "franka/status", self._on_status, SENSOR_QOS)
+        self.listen(MarkerArray, "obstacles", self._on_obstacles, RELIABLE_QOS)
+        self.listen(DiagnosticStatus, "planner/proposal_info", self._on_info, command_qos())
+        self.listen(JointTrajectory, "planner/proposal", self._on_proposal, command_qos())
+        self.timer(1.0 / s.guard_rate, self._watch)
+
+    # --------------------------------------------------------------------------------------------------------- inputs
+    def _on_commitment(self, msg: JointTrajectory) -> None:
+        try:
+            self._commitment = messages.commitment_from_msg(msg, self.names)
+            self._commitment_heard = self.now()
+        except messages.MessageError as error:
+            self._checks.reject(self.now(), "malformed commitment", str(error))
+
+    def _on_status(self, msg: DiagnosticStatus) -> None:
+        self._mode = messages.values_of(msg).get("mode", "")
+
+    def _on_obstacles(self, msg: MarkerArray) -> None:
+        version = self._scene.version
+        for error in self._scene.apply(msg, self.now()):
+            self._watches.reject(self.now(), "obstacle not understood", error)
+        if self._scene.version != version:
+            self._watch()
+
+    def _on_info(self, msg: DiagnosticStatus) -> None:
+        try:
+            pair = self._pairing.right(msg.hardware_id, messages.info_from_status(msg))
+        except messages.MessageError as error:
+            self._checks.reject(self.now(), Reason.MALFORMED.name, f"proposal_info: {error}")
+            return
+        if pair is not None:
+            self._decide(*pair)
+
+    def _on_proposal(self, msg: JointTrajectory) -> None:
+        now = self.now()
+        try:
+            trajectory, width, switch_time = messages.trajectory_from_msg(msg, self.names)
+        except messages.MessageError as error:
+            self._refuse(Reason.MALFORMED, "", str(error))
+            return
+        pair = self._pairing.left(trajectory.digest(), _Waiting(trajectory, width, switch_time, now))
+        if pair is not None:
+            self._decide(*pair)
+
+    # -------------------------------------------------------------------------------------------------------- deciding
+    def _refuse(self, reason: Reason, trajectory_digest: str, detail: str) -> None:
+        """A verdict without a check."""
+        self._checks.reject(self.now(), reason.name, detail)
+        verdict = Verdict(reason, float("-inf"), 0.0, "", "", "")
+        self._verdict.publish(messages.verdict_to_status(verdict, trajectory_digest, "", 0.0, {"detail": detail}))
+
+    def _decide(self, waiting: _Waiting, info: messages.ProposalInfo) -> None:
+        proposal = Proposal(waiting.trajectory, waiting.width, waiting.switch_time, info.head_duration, info.name)
+        now = self.now()
+        digest = proposal.trajectory.digest()
+        scene, why = self._scene.scene(now)
+        if self._mode in ("STOPPING", "STOPPED", "FAULT"):
+            self._refuse(Reason.STOPPED, digest, f"executor is {self._mode}")
+        elif self._commitment is None or now - self._commitment_heard > self.settings.commitment_max_age:
+            self._refuse(Reason.START_MISMATCH, digest, "no recent commitment from the executor")
+        elif scene is None:
+            self._refuse(Reason.STALE_SCENE, digest, why)
+        else:
+            verdict = self._filter.check(proposal, self._commitment, scene, now)
+            self._announce(proposal, verdict, digest, (time.perf_counter() - waiting.began) * 1e3)
+
+    def _announce(self, proposal: Proposal, verdict: Verdict, digest: str, ms: float) -> None:
+        now, signature = self.now(), ""
+        if verdict.certified:
+            signature = certificate.sign(self._key, verdict.digest, digest, to_ns(proposal.switch_time))
+            self._checks.tick(now, ms)
+        else:
+            where = " ".join(x for x in (verdict.link, verdict.obstacle) if x)
+            self._checks.reject(now, verdict.reason.name, f"{proposal.name} {where} at {verdict.time:.3f} s".strip())
+        extra = {"name": proposal.name, "ms": ms, "switch_time": proposal.switch_time}
+        self._verdict.publish(messages.verdict_to_status(verdict, digest, signature, proposal.head_duration, extra))
+        if verdict.certified:
+            self._certified.publish(messages.proposal_to_msg(proposal, self.names))
+
+    # --------------------------------------------------------------------------------------------------------- guarding
+    def _watch(self) -> None:
+        """Check what is being executed against the scene as it is now; send a stop when it is no longer clear."""
+        now = self.now()
+        for waiting in self._pairing.waiting():
+            if now - waiting.heard > self.settings.info_wait:
+                digest = waiting.trajectory.digest()
+                self._pairing.drop(digest)
+                self._refuse(Reason.MALFORMED, digest, "no planner/proposal_info beside the proposal")
+        scene, why = self._scene.scene(now)
+        commitment = self._commitment
+        if commitment is None or now - self._commitment_heard > self.settings.commitment_max_age:
+            self._tell_guard(DiagnosticStatus.WARN, "no recent commitment from the executor", {})
+            return
+        if scene is None:
+            self._tell_guard(DiagnosticStatus.ERROR, f"scene unusable: {why}", {})
+            return
+        began = time.perf_counter()
+        verdict = self._filter.guard(commitment, scene, now)
+        self._watches.tick(now, (time.perf_counter() - began) * 1e3)
+        values: dict[str, object] = {
+            "reason": verdict.reason.name, "clearance": verdict.clearance, "link": verdict.link, "obstacle": verdict.obstacle,
+        }
+        if verdict.certified:
+            self._tell_guard(DiagnosticStatus.OK, "what is committed is clear", values)
+            return
+        text = f"committed motion: {verdict.reason.value} ({verdict.link} {verdict.obstacle} in {verdict.time:.2f} s)"
+        self._watches.reject(now, verdict.reason.name, text)
+        self._tell_guard(DiagnosticStatus.ERROR, text, values)
+        if commitment.end > now and self._alarmed_for != commitment.trajectory.digest():
+            self._alarmed_for = commitment.trajectory.digest()
+            self._send_stop(commitment, scene, now, text)
+
+    def _tell_guard(self, level: bytes, text: str, values: dict[str, object]) -> None:
+        self._guard_text = text
+        self._guard.publish(self.report("guard", level, text, values))
+
+    def _send_stop(self, commitment: Commitment, scene: Scene, now: float, text: str) -> None:
+        """A certified stop from the soonest reachable state; where none is found, stop along the certified path, latched."""
+        switch = messages.quantise_time(now + self.settings.stop_lead)
+        for proposal in self._stops(commitment, switch):
+            verdict = self._filter.check(proposal, commitment, scene, now)
+            if verdict.certified:
+                self._announce(proposal, verdict, proposal.trajectory.digest(), 0.0)
+                return
+        self._stop.publish(messages.status("stop", DiagnosticStatus.ERROR, text, {"stamp": now}))
+
+    def _stops(self, commitment: Commitment, switch: float) -> list[Proposal]:
+        """Stops from the state at ``switch``, the fastest first."""
+        q, v, a = commitment.state_at(switch)
+        out = []
+        for accelerate, stop in ((0.06, 0.25), (0.06, 0.4), (0.06, 0.7), (0.06, 1.0)):
+            trajectory = BackupFamily(accelerate=accelerate, stop=stop).trajectory(q, v, a, np.zeros_like(q))
+            width = np.full(len(trajectory.times), commitment.width_at(switch))
+            out.append(messages.quantise(Proposal(trajectory, width, switch, 0.0, "guard-stop")))
+        return out
+
+    def diagnose(self, now: float) -> list[DiagnosticStatus]:
+        """Certification, guard and scene."""
+        scene, why = self._scene.scene(now)
+        recent = self._checks.last_rejection if now - self._checks.last_rejection_time < 3.0 else ""
+        level = DiagnosticStatus.WARN if recent else DiagnosticStatus.OK
+        guard = DiagnosticStatus.OK if now - self._watches.last_rejection_time > 3.0 else DiagnosticStatus.ERROR
+        count = len(scene.obstacles) if scene is not None else 0
+        return [
+            self.report("certification", level, recent or "proposals are checked as they come", self._checks.values(now)),
+            self.report("guard", guard, self._guard_text if guard == DiagnosticStatus.OK else self._watches.last_rejection,
+                        self._watches.values(now)),
+            self.report("scene", DiagnosticStatus.ERROR if scene is None else DiagnosticStatus.OK, why or f"{count} obstacles",
+                        {"age_s": f"{self._scene.age(now):.3f}"}),
+        ]
+
+
+def main() -> int:
+    """Entry point of the executable ``safety_filter``."""
+    return run(SafetyFilterNode)
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
