@@ -1,0 +1,155 @@
+"""A denoiser: network + parametrisation + normalisation -> clean estimate ``E[x_0 | x_i]`` (Tweedie), in normalised space."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Protocol
+
+import torch
+from torch import Tensor, nn
+
+from tandem.core.errors import ConfigError
+from tandem.diffusion.schedules import Schedule
+
+PARAMETRISATIONS = ("x0", "eps", "v")
+
+
+class Denoiser(Protocol):
+    """What a sampler needs of a learned (or analytic) model of p(x)."""
+
+    schedule: Schedule
+
+    @property
+    def device(self) -> torch.device:
+        """Where samples live."""
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """Type of the samples."""
+
+    def clean(self, x: Tensor, i: int, cond: Tensor) -> Tensor:
+        """Clean estimate (N, H, D), normalised, from noisy ``x`` (N, H, D) at step ``i`` in 1..I under ``cond`` (C,)."""
+
+    def denormalise(self, x: Tensor) -> Tensor:
+        """Chunks in the data's own units."""
+
+    def normalise(self, x: Tensor) -> Tensor:
+        """The inverse of :meth:`denormalise`."""
+
+
+@dataclass(frozen=True)
+class Normaliser:
+    """Affine map of the last axis: ``normalised = (raw - centre) / scale``. ``centre``, ``scale``: (D,) or (H, D)."""
+
+    centre: Tensor
+    scale: Tensor
+
+    @classmethod
+    def fit(cls, data: Tensor, mode: str = "range", minimum: float = 1e-4) -> Normaliser:
+        """From data (N, ..., D): ``range`` maps each value's extent to [-1, 1], ``gaussian`` to zero mean and unit variance.
+
+        Values that (nearly) do not vary keep ``scale = 1`` around their centre, so that noise on them is not blown up.
+        """
+        flat = data.reshape(-1, data.shape[-1]).to(torch.float64)
+        if mode == "range":
+            low, high = flat.amin(0), flat.amax(0)
+            centre, scale = 0.5 * (low + high), 0.5 * (high - low)
+        elif mode == "gaussian":
+            centre, scale = flat.mean(0), flat.std(0, unbiased=False)
+        else:
+            raise ConfigError(f"normaliser: mode = {mode!r}: accepted: 'range' or 'gaussian'")
+        return cls(centre, torch.where(scale < minimum, torch.ones_like(scale), scale))
+
+    @classmethod
+    def identity(cls, dim: int) -> Normaliser:
+        """The map that changes nothing."""
+        return cls(torch.zeros(dim, dtype=torch.float64), torch.ones(dim, dtype=torch.float64))
+
+    def to(self, device: torch.device | str, dtype: torch.dtype) -> Normaliser:
+        """The same map elsewhere."""
+        return Normaliser(self.centre.to(device, dtype), self.scale.to(device, dtype))
+
+    def normalise(self, raw: Tensor) -> Tensor:
+        """Raw -> normalised, shapes kept."""
+        return (raw - self.centre) / self.scale
+
+    def denormalise(self, normalised: Tensor) -> Tensor:
+        """Normalised -> raw, shapes kept."""
+        return normalised * self.scale + self.centre
+
+
+def to_clean(parametrisation: str, output: Tensor, x: Tensor, signal: float | Tensor, noise: float | Tensor) -> Tensor:
+    """Clean estimate from a network's output.
+
+    ``x = signal x_0 + noise eps``; eps: ``(x - noise eps) / signal``; v (Salimans & Ho 2022): ``signal x - noise v``; x0: itself.
+    """
+    if parametrisation == "x0":
+        return output
+    if parametrisation == "eps":
+        return (x - noise * output) / signal
+    return signal * x - noise * output
+
+
+def target(parametrisation: str, x0: Tensor, eps: Tensor, signal: Tensor, noise: Tensor) -> Tensor:
+    """What the network is trained to output; shapes as ``x0`` (B, H, D), ``signal`` and ``noise`` (B, 1, 1)."""
+    if parametrisation == "x0":
+        return x0
+    if parametrisation == "eps":
+        return eps
+    return signal * eps - noise * x0
+
+
+class NetworkDenoiser:
+    """A trained network as a :class:`Denoiser`.
+
+    Attributes:
+        clip: clean estimates are clamped to [-clip, clip] in normalised space (data lies in [-1, 1]); None: not at all.
+        horizon, dim, cond_dim: shape of a chunk and of its conditioning.
+    """
+
+    def __init__(
+        self,
+        network: nn.Module,
+        schedule: Schedule,
+        parametrisation: str,
+        x_normaliser: Normaliser,
+        cond_normaliser: Normaliser,
+        clip: float | None = 1.0,
+    ) -> None:
+        if parametrisation not in PARAMETRISATIONS:
+            raise ConfigError(f"denoiser: parametrisation = {parametrisation!r}: accepted: one of {', '.join(PARAMETRISATIONS)}")
+        self.network = network.eval().requires_grad_(False)
+        self.schedule, self.parametrisation, self.clip = schedule, parametrisation, clip
+        weight = next(network.parameters())
+        self._device, self._dtype = weight.device, weight.dtype
+        self.x_normaliser = x_normaliser.to(self._device, self._dtype)
+        self.cond_normaliser = cond_normaliser.to(self._device, self._dtype)
+        self._index = torch.arange(schedule.steps + 1, device=self._device)
+
+    @property
+    def device(self) -> torch.device:
+        """Where the weights are."""
+        return self._device
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """Type of the weights."""
+        return self._dtype
+
+    def clean(self, x: Tensor, i: int, cond: Tensor) -> Tensor:
+        """Clean estimate (N, H, D) of noisy ``x`` (N, H, D) at step ``i``; ``cond`` (C,) for all rows or (N, C), normalised."""
+        output = self.network(x, self._index[i : i + 1], cond if cond.ndim == 2 else cond[None])
+        x0 = to_clean(self.parametrisation, output, x, self.schedule.signal(i), self.schedule.noise(i))
+        return x0 if self.clip is None else x0.clamp(-self.clip, self.clip)
+
+    def normalise(self, x: Tensor) -> Tensor:
+        """Chunks (..., H, D) in the data's units -> normalised."""
+        return self.x_normaliser.normalise(x)
+
+    def denormalise(self, x: Tensor) -> Tensor:
+        """Normalised chunks (..., H, D) -> the data's units."""
+        return self.x_normaliser.denormalise(x)
+
+    def normalise_cond(self, cond: Tensor) -> Tensor:
+        """Conditioning (..., C) in the data's units -> normalised: what ``JointProblem.cond`` holds."""
+        return self.cond_normaliser.normalise(cond.to(self._device, self._dtype))

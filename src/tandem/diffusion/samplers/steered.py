@@ -1,0 +1,202 @@
+"""Joint particle steering (ours): one population of (x, k) carried once through the reverse process by twisted sequential Monte
+Carlo.
+
+Where JM2D completes the reverse process anew at every step, N particles here make it once. At level i particle j has a noisy
+chunk x_i and a clean estimate x0(x_i); a set of K parameters k_l drawn for it estimates the marginal potential
+
+    psi_i(x_i) = (1 / K) sum_l V(x0(x_i), k_l) p(k_l) / q_j(k_l),     q_j = share * p(k) + (1 - share) * N_box(k_j, s_i^2),
+
+which is unbiased for the integral of V(x0, k) p(k) over k. Particles move by the model's own reverse step and gain the
+incremental weight psi_i^tau_i / psi_{i+1}^tau_{i+1} (twisted SMC: Wu et al. 2023; Feynman-Kac steering: Singhal et al. 2025).
+The product telescopes: at i = 1, where the clean estimate *is* the sample and tau_1 = 1, the weights are those of p(x) E_k[V],
+and k drawn from the last set in proportion to V p / q makes (x, k) consistent for p(x) p(k) V(x, k) as N grows, for any K,
+tempering and depth floor (pseudo-marginal argument: K draws are auxiliary variables). Resampling (systematic, on effective
+sample size) happens in between.
+
+Zero potentials must not kill a particle before the end, since x0(x_i) is only a guess there: psi gets a floor some
+way below the feasible particles' median, lower for deeper violations, which keeps the weights finite. At i = 1 there is no floor.
+The particle's own k_j is drawn from its set in proportion to V p / q, so the proposal follows it: a local refinement of k with
+shrinking s_i. Cost: I N rows (Tweedie), or more with ``lookahead`` deterministic passes for sharper clean estimates.
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+import time
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+from torch import Tensor
+
+from tandem.core.config import setting
+from tandem.diffusion.result import SampleResult
+from tandem.diffusion.reverse import step
+from tandem.diffusion.samplers.base import Archive, Pairs, Run, Sampler, finish, refine_k, register, repair
+from tandem.diffusion.samplers.jm2d import truncated_normal
+
+
+@dataclass(frozen=True)
+class SteeredConfig:
+    """Settings of joint particle steering."""
+
+    particles: int = setting(128, "particles N", lo=2, hi=100_000)
+    k_samples: int = setting(16, "draws of k a particle and step, K", lo=1, hi=4096)
+    prior_share: float = setting(0.5, "share of those from p(k) rather than around the particle's own k", lo=0.05, hi=1.0)
+    k_scale_first: float = setting(0.5, "standard deviation of the draws around k_j at step I", lo=1e-4, hi=2.0)
+    k_scale_last: float = setting(0.1, "the same at step 1", lo=1e-4, hi=2.0)
+    min_signal: float = setting(0.05, "alpha_bar below which the potential is not looked at (psi = 1)", lo=0.0, hi=1.0)
+    temper_power: float = setting(1.0, "tau_i = alpha_bar_i ^ power for i > 1, tau_1 = 1", lo=0.0, hi=10.0)
+    floor: float = setting(3.0, "how far, in log psi, the floor lies below the feasible particles' median", lo=0.0, hi=1e3)
+    depth_weight: float = setting(1.0, "further penalty a standard deviation of violation depth", lo=0.0, hi=1e3)
+    resample_below: float = setting(0.5, "resample when the effective sample size falls below this share of N", lo=0.0, hi=1.0)
+    lookahead: int = setting(0, "deterministic passes that sharpen the clean estimate before V; 0: Tweedie alone", lo=0, hi=100)
+    archive_steps: int = setting(3, "last steps whose clean estimates count as samples worth returning", lo=1, hi=4000)
+    refine_top: int = setting(16, "pairs whose k is refined locally at the end", lo=1, hi=4096)
+    refine_rounds: int = setting(2, "rounds of that search; 0: none", lo=0, hi=100)
+    refine_count: int = setting(16, "steps tried in a round", lo=1, hi=4096)
+    refine_scale: float = setting(0.1, "first round's standard deviation", lo=1e-4, hi=2.0)
+    selection: str = setting("best", "best: least J among all kept; sample: a draw of the target", choices=("best", "sample"))
+
+
+@dataclass
+class _Population:
+    """Particles: x (N, H, D) noisy, k (N, dk) each one's own, log_w (N,), log_psi (N,) tempered potential paid for so far."""
+
+    x: Tensor
+    k: Tensor | None
+    log_w: Tensor
+    log_psi: Tensor
+
+    def take(self, index: Tensor) -> None:
+        """Resample: copy particles ``index`` (N,) and make the weights equal."""
+        self.x, self.log_psi = self.x[index], self.log_psi[index]
+        self.k = None if self.k is None else self.k[index]
+        self.log_w = torch.zeros_like(self.log_w)
+
+
+@register
+class Steered(Sampler[SteeredConfig]):
+    """Twisted SMC over (x, k) in one reverse pass."""
+
+    name: ClassVar[str] = "steered"
+    config_type: ClassVar[type[SteeredConfig]] = SteeredConfig
+
+    def network_rows(self, steps: int) -> int:
+        """Network rows of a call when the potential is looked at in every step: N (I + lookahead passes)."""
+        return self.config.particles * (steps + sum(min(self.config.lookahead, i - 1) for i in range(1, steps + 1)))
+
+    def _sample(self, run: Run) -> SampleResult:
+        c, schedule = self.config, run.schedule
+        zeros = torch.zeros(c.particles, device=run.denoiser.device, dtype=torch.float64)
+        p = _Population(run.noise(c.particles), None, zeros, zeros.clone())
+        kept, rough = Archive(), Archive()
+        drawn: Pairs | None = None
+        complete, took = True, 0.0
+        for i in range(schedule.steps, 0, -1):
+            started = time.perf_counter()
+            if run.expired(ahead=took):
+                complete = False
+                break
+            x0 = run.clean(p.x, i)
+            if i == 1 or schedule.alpha_bar[i] >= c.min_signal:
+                best, drawn = self._weigh(run, p, self._look(run, p.x, x0, i), i)
+                (kept if i <= c.archive_steps else rough).add(best)
+                x0 = self._resample(run, p, x0, i)
+            p.x = step(schedule, p.x, x0, i, i - 1, 1.0, run.generator)
+            took = time.perf_counter() - started
+        if drawn is None:
+            return finish(run, None, None, False)
+        if c.selection == "sample" and complete and bool((p.log_w > -torch.inf).any()):
+            return finish(run, drawn, int(run.categorical(p.log_w)), complete)
+        archive = rough if not complete and not kept.has_feasible() else kept
+        return self._best(run, archive.pairs if archive.pairs is not None else drawn, drawn, complete)
+
+    def _look(self, run: Run, x: Tensor, x0: Tensor, i: int) -> Tensor:
+        """Clean estimates (N, H, D) to evaluate: Tweedie ``x0``, or what a few deterministic steps from ``x`` make of it."""
+        levels = run.schedule.levels(i, min(self.config.lookahead, i - 1) + 1)
+        for a, b in itertools.pairwise(levels):
+            if a != i:
+                x0 = run.clean(x, a)
+            x = step(run.schedule, x, x0, a, b, 0.0, run.generator)
+        return x
+
+    def _weigh(self, run: Run, p: _Population, clean: Tensor, i: int) -> tuple[Pairs, Pairs]:
+        """Multiply the weights by psi_i^tau_i / psi_{i+1}^tau_{i+1}, renew each particle's k: its best pair, its drawn pair."""
+        raw, e = run.evaluate(clean)
+        k, log_ratio = self._propose_k(run, p.k, i)
+        grid = run.pairs(e, k)
+        log_psi = (grid.log_v + log_ratio).logsumexp(1) - math.log(k.shape[1])
+        best = Pairs.best(raw, k, grid, log_ratio)
+        drawn = best.redrawn(run, k, grid, log_ratio)
+        p.k = drawn.k
+        run.record(feasible_share=float((log_psi > -torch.inf).double().mean()))
+        if i > 1:
+            log_psi = run.schedule.alpha_bar[i] ** self.config.temper_power * self._floored(log_psi, best.depth)
+        p.log_w = p.log_w + log_psi - p.log_psi
+        p.log_psi = log_psi
+        return best, drawn
+
+    def _propose_k(self, run: Run, k: Tensor | None, i: int) -> tuple[Tensor, Tensor]:
+        """(N, K, dk) draws of the mixture q_j and log p / q_j (N, K), stratified over its two parts (Owen & Zhou 2000)."""
+        c, dk = self.config, run.problem.k_dim
+        from_prior = c.k_samples if k is None else max(1, round(c.prior_share * c.k_samples))
+        draws = run.sample_k(c.particles * from_prior).view(c.particles, from_prior, dk)
+        if k is None or from_prior == c.k_samples:
+            return draws, torch.zeros(draws.shape[:2], device=draws.device, dtype=torch.float64)
+        fraction = (i - 1) / max(run.schedule.steps - 1, 1)
+        std = c.k_scale_last * (c.k_scale_first / c.k_scale_last) ** fraction
+        local = truncated_normal(k[:, None].expand(-1, c.k_samples - from_prior, -1), std, run)
+        draws = torch.cat([draws, local], dim=1)
+        log_p = run.problem.log_prior_k(draws).double()
+        share = from_prior / c.k_samples
+        log_local = log_box_normal(draws, k[:, None], std) + math.log1p(-share)
+        return draws, log_p - torch.logaddexp(log_p + math.log(share), log_local)
+
+    def _floored(self, log_psi: Tensor, depth: Tensor) -> Tensor:
+        """psi + floor: the floor lies ``floor`` below the feasible particles' median, less for shallow violations than for deep
+        ones.
+
+        Any positive function is a valid twist; one computed from the population is adaptive SMC (Beskos et al. 2016), still
+        consistent.
+        """
+        c, alive = self.config, log_psi > -torch.inf
+        base = log_psi[alive].median() if bool(alive.any()) else log_psi.new_zeros(())
+        known = depth.clamp(max=float(depth[torch.isfinite(depth)].max()) if bool(torch.isfinite(depth).any()) else 0.0)
+        spread = (known - known.min()) / known.std(unbiased=False).clamp(min=1e-12)
+        return torch.logaddexp(log_psi, base - c.floor - c.depth_weight * spread)
+
+    def _resample(self, run: Run, p: _Population, x0: Tensor, i: int) -> Tensor:
+        """Systematic resampling when the effective sample size is low; returns the clean estimates of the survivors."""
+        w = torch.softmax(p.log_w, 0) if bool((p.log_w > -torch.inf).any()) else torch.full_like(p.log_w, 1.0 / len(p.log_w))
+        ess = float(1.0 / (w * w).sum())
+        run.record(ess=ess)
+        if i == 1 or ess >= self.config.resample_below * self.config.particles:
+            return x0
+        n = self.config.particles
+        points = (torch.arange(n, device=w.device, dtype=w.dtype) + run.uniform(1)) / n
+        index = torch.searchsorted(w.cumsum(0), points, right=True).clamp(max=n - 1)
+        p.take(index)
+        return x0[index]
+
+    def _best(self, run: Run, pairs: Pairs, drawn: Pairs, complete: bool) -> SampleResult:
+        """Refine k of the best pairs kept, or optimise one k when nothing is feasible, and take the least J."""
+        c = self.config
+        top = pairs.with_best_first(c.refine_top)
+        if not run.expired():
+            top = refine_k(run, top, c.refine_rounds, c.refine_count, c.refine_scale)
+        if not bool(top.feasible.any()) and not run.expired():
+            top = repair(run, run.problem.evaluate(top.x), top)
+        return finish(run, top + drawn, top.best_index(), complete)
+
+
+def log_box_normal(k: Tensor, mean: Tensor, std: float) -> Tensor:
+    """Log density of N(mean, std^2) restricted to [-1, 1]^dk, relative to the uniform density on that box.
+
+    ``k`` (..., dk), ``mean`` broadcastable and inside the box -> (...,) float64.
+    """
+    mean = mean.double()
+    z = (k.double() - mean) / std
+    mass = torch.special.ndtr((1.0 - mean) / std) - torch.special.ndtr((-1.0 - mean) / std)
+    return (math.log(2.0) - 0.5 * z * z - 0.5 * math.log(2.0 * math.pi) - math.log(std) - mass.log()).sum(-1)
