@@ -131,6 +131,11 @@ class Executor:
         return self._command
 
     @property
+    def last_rejection(self) -> SubmitCode:
+        """Code of the last refused trajectory; ACCEPTED before the first."""
+        return self._last_rejection
+
+    @property
     def reason(self) -> StopReason:
         """Why it stopped; NONE when it has not."""
         return self._reason
@@ -188,7 +193,7 @@ class Executor:
         if start > now + config.max_lead:
             return SubmitResult(SubmitCode.TOO_EARLY, f"switch time {start - now:.2f} s ahead; at most {config.max_lead} s")
         digest = proposal.trajectory.digest()
-        if self._key is not None and not verify(self._key, certified.certificate, certified.verdict_digest, digest, stamp):
+        if self._key is not None and not verify(self._key, certified.verdict_digest, digest, stamp, certified.certificate):
             return SubmitResult(SubmitCode.FORGED, "the certificate does not belong to this trajectory and switch time")
         keep = [p for p in self._pending if p.start < start - 1e-9]
         if len(keep) >= config.max_pending:
