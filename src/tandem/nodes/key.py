@@ -34,6 +34,7 @@ def read_key(path: str) -> bytes:
             raise ConfigError(f"{VARIABLE}: not hexadecimal") from error
     if len(key) < LEAST:
         raise ConfigError(
-            f"certificate key: {len(key)} bytes; accepted: at least {LEAST}, in the file certificate_key_file or, as hex, in {VARIABLE}"
+            f"certificate key: {len(key)} bytes; "
+            f"accepted: at least {LEAST}, in the file certificate_key_file or, as hex, in {VARIABLE}"
         )
     return key

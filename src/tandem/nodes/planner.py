@@ -1,8 +1,8 @@
 """Planner node: plans for the end of the head that is being played, while the arm moves.
 
 Planning has a thread of its own, so callbacks never wait. When no plan came in time the executor plays its backup, and the next
-plan is for the soonest moment that leaves ``plan_time``; it may lie in the backup or at rest. The planner moves nothing: a late or
-wrong proposal costs progress only.
+plan is for the soonest moment that leaves ``plan_time``; it may lie in the backup or at rest. The planner moves nothing: a late
+or wrong proposal costs progress only.
 """
 
 from __future__ import annotations

@@ -62,7 +62,7 @@ class SafetyFilterNode(TandemNode):
 
     In: ``planner/proposal``, ``planner/proposal_info``, ``franka/commitment``, ``franka/status``, ``obstacles``.
     Out: ``safety_filter/certified``, ``safety_filter/verdict`` (its word on each proposal), ``safety_filter/guard`` (its word on what
-    is being executed, at ``guard_rate``: also its sign of life), ``safety_filter/stop`` (asks the executor to stop on its path).
+    is being executed, at ``guard_rate``: also its sign of life), ``safety_filter/stop`` (a stop without certified plan).
     """
 
     settings_type = SafetyFilterSettings

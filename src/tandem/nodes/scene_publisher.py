@@ -20,7 +20,7 @@ from tandem.nodes.diagnostics import Meter
 class ScenePublisherSettings(NodeSettings):
     """Parameters of the scene publisher."""
 
-    scene: str = setting("", "scene file, in config/scenes or a path; empty: no obstacles")
+    scene: str = setting("empty.yaml", "scene file, in config/scenes or a path")
     rate: float = setting(10.0, "messages on obstacles", unit="Hz", lo=0.5, hi=100.0)
 
 
@@ -34,11 +34,8 @@ class ScenePublisherNode(TandemNode):
 
     def setup(self) -> None:
         """Read the file, connect."""
-        name = self.settings.scene
-        path = name if name.endswith(".yaml") or not name else f"{name}.yaml"
-        obstacles = load_scene(config_file("scenes", path))["obstacles"] if name else []
-        self._scene = Scene(tuple(o for o in obstacles if o.kind != "halfspace"))
-        markers.scene_to_msg(self._scene, self.names.base, 1.0)
+        self._scene = Scene(tuple(load_scene(config_file("scenes", self.settings.scene))["obstacles"]))
+        markers.scene_to_msg(self._scene, self.names.base, 1.0)  # a kind that has no marker is an error now, not later
         self._sent = Meter()
         self._publisher = self.speak(MarkerArray, "obstacles", RELIABLE_QOS)
         self.timer(1.0 / self.settings.rate, self._publish)

@@ -1,0 +1,116 @@
+"""Simulated camera: mirrors the world that the bridge's MuJoCo backend simulates and renders what its camera sees.
+
+A process of its own, so that rendering never competes with physics for one interpreter.
+"""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+
+import numpy as np
+from diagnostic_msgs.msg import DiagnosticStatus
+from geometry_msgs.msg import PoseStamped
+from sensor_msgs.msg import CameraInfo, Image
+from std_msgs.msg import Float64MultiArray
+
+from tandem.core.config import setting
+from tandem.core.errors import InputError
+from tandem.nodes import messages
+from tandem.nodes.base import SENSOR_QOS, STATIC_QOS, NodeSettings, TandemNode, run
+from tandem.nodes.diagnostics import Meter
+from tandem.sim.world import MugWorld
+
+
+@dataclass(frozen=True)
+class CameraSettings(NodeSettings):
+    """Parameters of the camera node."""
+
+    scene: str = setting("empty.yaml", "scene file, in config/scenes or a path; the same as the bridge's")
+    view: str = setting("camera", "which camera of the scene", choices=("camera", "overview"))
+    rate: float = setting(15.0, "images", unit="Hz", lo=1.0, hi=60.0)
+    frame: str = setting("camera_optical_frame", "frame of the images: x right, y down, z forward")
+
+
+class CameraNode(TandemNode):
+    """See the module's text.
+
+    In: ``sim/world`` (Float64MultiArray: stamp [s], then the world's qpos), which the bridge publishes.
+    Out: ``camera/image_raw``, ``camera/camera_info``, ``camera/pose`` (latched: the camera in the base frame).
+    """
+
+    settings_type = CameraSettings
+
+    def __init__(self) -> None:
+        self._world: MugWorld | None = None
+        super().__init__("camera")
+
+    def setup(self) -> None:
+        """Build the scene, connect."""
+        s = self.settings
+        self._world = MugWorld(s.scene)
+        self._matrix = self._world.camera_matrix(s.view)
+        self._newest: Float64MultiArray | None = None
+        self._rendered = float("-inf")
+        self._worlds, self._images = Meter(), Meter()
+        self._image = self.speak(Image, "camera/image_raw", SENSOR_QOS)
+        self._info = self.speak(CameraInfo, "camera/camera_info", SENSOR_QOS)
+        self._pose = self.speak(PoseStamped, "camera/pose", STATIC_QOS)
+        self._told = False
+        self.listen(Float64MultiArray, "sim/world", self._on_world, SENSOR_QOS)
+        self.timer(1.0 / s.rate, self._render)
+
+    def release(self) -> None:
+        """Free the renderer."""
+        if self._world is not None:
+            self._world.close()
+            self._world = None
+
+    def _on_world(self, msg: Float64MultiArray) -> None:
+        self._newest = msg
+        self._worlds.tick(self.now())
+
+    def _tell_pose(self) -> None:
+        assert self._world is not None
+        msg = PoseStamped()
+        msg.header.frame_id, msg.header.stamp = self.names.base, self.get_clock().now().to_msg()
+        msg.pose = messages.pose_to_msg(self._world.camera_pose(self.settings.view))
+        self._pose.publish(msg)
+        self._told = True
+
+    def _render(self) -> None:
+        if not self._told:
+            self._tell_pose()
+        if self._newest is None or self._world is None:
+            return
+        stamp, qpos = float(self._newest.data[0]), np.array(self._newest.data[1:])
+        if stamp <= self._rendered:
+            return
+        began = time.perf_counter()
+        try:
+            self._world.qpos = qpos
+        except InputError as error:
+            self._images.reject(self.now(), "sim/world", str(error))
+            return
+        image = self._world.render(self.settings.view)
+        self._rendered = stamp
+        self._image.publish(messages.image_to_msg(image, stamp, self.settings.frame))
+        height, width = image.shape[:2]
+        self._info.publish(messages.camera_info_to_msg(self._matrix, np.zeros(5), height, width, stamp, self.settings.frame))
+        self._images.tick(self.now(), (time.perf_counter() - began) * 1e3)
+
+    def diagnose(self, now: float) -> list[DiagnosticStatus]:
+        """Rendering."""
+        silent = self._worlds.age(now) > 0.5
+        level = DiagnosticStatus.ERROR if silent else DiagnosticStatus.OK
+        message = f"no sim/world for {self._worlds.age(now):.1f} s" if silent else "images are rendered"
+        return [self.report("images", level, message, self._images.values(now))]
+
+
+def main() -> int:
+    """Entry point of the executable ``camera``."""
+    return run(CameraNode)
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
