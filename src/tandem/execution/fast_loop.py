@@ -61,7 +61,7 @@ class LoopConfig:
     owner_pid: int = setting(0, "process whose death ends the loop", lo=0)
     owner_timeout: float = setting(0.5, "silence of the owner after which the arm stops", unit="s", lo=0.05, hi=60.0)
     wall_step: float = setting(0.02, "step of the wall clock at which the arm stops", unit="s", lo=1e-3, hi=10.0)
-    catch_up: int = setting(4, "most cycles that are caught up on when late; more are skipped", lo=0, hi=20)
+    catch_up: int = setting(5, "most cycles that are caught up on when late; more are skipped", lo=0, hi=20)
     spin: float = setting(6e-5, "how long before a deadline waiting turns from sleep to spin", unit="s", lo=0.0, hi=1e-3)
     priority: int = setting(50, "SCHED_FIFO priority to ask for; 0: none", lo=0, hi=98)
     cpu: int = setting(-1, "CPU to stay on; -1: any", lo=-1, hi=4095)
@@ -284,7 +284,12 @@ class FastLoop:
                     skipped = late // period
                     self._missed += skipped - 1
                     deadline += skipped * period
+            resets = self._resets
             self.cycle(deadline)
+            if self._resets != resets:  # resetting a world takes as long as it takes
+                deadline = self._mono_ns()
+                self.executor.reset((deadline - self._zero_ns) * 1e-9, self._measured.q, self._measured.width)
+                continue
             work = (self._mono_ns() - begun) * 1e-9
             self._late_max = max(self._late_max, late * 1e-9)
             self._work_max = max(self._work_max, work)

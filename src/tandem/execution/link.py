@@ -120,7 +120,7 @@ class Queue(_Slots):
         return True
 
     def pop(self) -> bytes | None:
-        """The oldest message, or None. One that stays unreadable (its writer died in the middle, or wrote nonsense) is skipped."""
+        """The oldest message, or None. One that stays unreadable (its writer died in the middle) is skipped and counted."""
         done = int(self._head[1])
         if done >= int(self._head[0]):
             return None

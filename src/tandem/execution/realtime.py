@@ -10,7 +10,7 @@ import time
 
 _log = logging.getLogger(__name__)
 _PR_SET_TIMERSLACK = 29
-_MCL_CURRENT, _MCL_FUTURE = 1, 2
+_MCL_CURRENT, _MCL_FUTURE, _MCL_ONFAULT = 1, 2, 4
 
 
 def request(priority: int, cpu: int, lock_memory: bool) -> bool:
@@ -26,7 +26,7 @@ def request(priority: int, cpu: int, lock_memory: bool) -> bool:
             os.sched_setaffinity(0, {cpu})
         except OSError as error:
             _log.warning("CPU %d not granted: %s", cpu, error)
-    if lock_memory and libc.mlockall(_MCL_CURRENT | _MCL_FUTURE) != 0:
+    if lock_memory and libc.mlockall(_MCL_CURRENT | _MCL_FUTURE | _MCL_ONFAULT) != 0:
         _log.info("memory not locked: %s", os.strerror(ctypes.get_errno()))
         libc.munlockall()
     granted = False
