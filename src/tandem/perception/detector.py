@@ -35,6 +35,8 @@ class Rejected(Enum):
     TOO_SMALL = "marker too small in the image"
     TOO_OBLIQUE = "marker seen at too flat an angle"
     LOW_CONTRAST = "too little contrast"
+    OVEREXPOSED = "white is saturated and spreads over the edges"
+    UNEVEN = "white or black differs between the four edges: partly hidden"
     BLURRED = "edges too soft"
     BAD_EDGES = "an edge is not straight: partly hidden or noisy"
     BAD_PATTERN = "pixels do not match the printed pattern"
@@ -45,12 +47,15 @@ class DetectorConfig:
     """Settings of :class:`MarkerDetector`."""
 
     min_side: float = setting(11.0, "shortest side a marker must have in the image", unit="px", lo=6.0, hi=500.0)
-    min_aspect: float = setting(0.22, "height of the marker's parallelogram over its longest side", lo=0.05, hi=1.0)
-    min_contrast: float = setting(30.0, "grey levels between the border's black and the margin's white", lo=5.0, hi=255.0)
-    min_pattern_match: float = setting(0.80, "correlation of the rectified marker with the print", lo=0.0, hi=1.0)
-    max_edge_rms: float = setting(0.45, "scatter of edge points about the fitted edge", unit="px", lo=0.05, hi=3.0)
-    max_edge_width: float = setting(3.0, "width of the black-white transition (10 to 90 %)", unit="px", lo=0.5, hi=20.0)
-    error_correction: float = setting(0.4, "share of the dictionary's error-correction capacity that is used", lo=0.0, hi=1.0)
+    min_aspect: float = setting(0.38, "height of the marker's parallelogram over its longest side", lo=0.05, hi=1.0)
+    min_contrast: float = setting(50.0, "grey levels between the border's black and the margin's white", lo=5.0, hi=255.0)
+    max_white: float = setting(250.0, "brightest grey level of the white margin", lo=50.0, hi=255.0)
+    max_unevenness: float = setting(0.35, "difference of white, or black, between edges over contrast", lo=0.0, hi=10.0)
+    min_pattern_match: float = setting(0.90, "correlation of the rectified marker with the print", lo=0.0, hi=1.0)
+    max_edge_rms: float = setting(0.30, "scatter of edge points about the fitted edge", unit="px", lo=0.05, hi=3.0)
+    max_edge_width: float = setting(2.5, "width of the black-white transition (10 to 90 %)", unit="px", lo=0.5, hi=20.0)
+    max_edge_share: float = setting(0.62, "width of the transition over a module's width", lo=0.05, hi=2.0)
+    error_correction: float = setting(0.0, "share of the dictionary's error-correction capacity in use", lo=0.0, hi=1.0)
 
 
 @dataclass(frozen=True)
@@ -86,6 +91,8 @@ class _EdgeFit:
     rms: float
     contrast: float
     width: float
+    white: float
+    unevenness: float
 
 
 def _tap_positions(corners: Array, half: float, offset: Array) -> tuple[Array, Array, Array]:
@@ -114,8 +121,8 @@ def _fit_line(points: Array) -> tuple[Array, float, float]:
     return normal, offset, float(np.sqrt(np.mean(distance**2)))
 
 
-def _normalised(profile: Array) -> tuple[Array, Array]:
-    """Profiles (4, S, T) of grey levels, inside to outside, as share of white, and the contrast of each edge (4,).
+def _normalised(profile: Array) -> tuple[Array, Array, Array]:
+    """Profiles (4, S, T) of grey levels, inside to outside, as share of white; black and white level of each edge (4,).
 
     Black and white level come from the darkest inner and the brightest outer tap of the edge's mean profile. What lies beyond
     those taps (modules inside the border, the object behind the white margin) does not belong to the edge: it counts as 0 and 1.
@@ -128,7 +135,7 @@ def _normalised(profile: Array) -> tuple[Array, Array]:
     black, white = mean[rows, dark], mean[rows, bright]
     share = (profile - black[:, None, None]) / np.maximum(white - black, 1e-6)[:, None, None]
     share = np.where(tap < dark[:, None, None], 0.0, np.where(tap > bright[:, None, None], 1.0, share))
-    return share, white - black
+    return share, black, white
 
 
 def _refine_edges(grey: Image, corners: Array, module: float) -> _EdgeFit | None:
@@ -140,7 +147,7 @@ def _refine_edges(grey: Image, corners: Array, module: float) -> _EdgeFit | None
     height, width = grey.shape
     half = float(np.clip(0.5 * module, 1.5, 4.0))
     offset = np.zeros((4, _EDGE_SAMPLES))
-    contrast = transition = 0.0
+    contrast = transition = brightest = unevenness = 0.0
     for _ in range(3):
         points, normal, taps = _tap_positions(corners, half, offset)
         where = points[:, :, None] + taps[None, None, :, None] * normal[:, None, None]
@@ -148,10 +155,11 @@ def _refine_edges(grey: Image, corners: Array, module: float) -> _EdgeFit | None
             return None
         flat = where.reshape(4 * _EDGE_SAMPLES, _EDGE_TAPS, 2).astype(np.float32)
         profile = cv2.remap(grey, flat[..., 0], flat[..., 1], cv2.INTER_LINEAR).astype(np.float64)
-        share, contrasts = _normalised(profile.reshape(4, _EDGE_SAMPLES, _EDGE_TAPS))
-        contrast = float(contrasts.min())
+        share, black, white = _normalised(profile.reshape(4, _EDGE_SAMPLES, _EDGE_TAPS))
+        contrast, brightest = float((white - black).min()), float(white.max())
         if contrast <= 2.0:
-            return _EdgeFit(corners, np.inf, contrast, np.inf)
+            return _EdgeFit(corners, np.inf, contrast, np.inf, brightest, np.inf)
+        unevenness = float(max(np.ptp(white), np.ptp(black)) / contrast)
         step = float(taps[1] - taps[0])
         offset = np.clip(offset + half - step * (share.sum(axis=2) - 0.5 * (share[:, :, 0] + share[:, :, -1])), -half, half)
         transition = float(0.8 * step / max(float(np.diff(share.mean(axis=1), axis=1).max(axis=1).min()), 1e-6))
@@ -164,7 +172,7 @@ def _refine_edges(grey: Image, corners: Array, module: float) -> _EdgeFit | None
         if abs(np.linalg.det(system)) < 0.05:
             return None
         refined[i] = np.linalg.solve(system, np.array([d0, d1]))
-    return _EdgeFit(refined, max(line[2] for line in lines), contrast, transition)
+    return _EdgeFit(refined, max(line[2] for line in lines), contrast, transition, brightest, unevenness)
 
 
 def _shape(corners: Array) -> tuple[float, float]:
@@ -239,16 +247,18 @@ class MarkerDetector:
         if fit is None:
             return Rejected.BAD_EDGES
         side, aspect = _shape(fit.corners)
-        if fit.contrast < config.min_contrast:
-            return Rejected.LOW_CONTRAST
-        if side < config.min_side:
-            return Rejected.TOO_SMALL
-        if aspect < config.min_aspect:
-            return Rejected.TOO_OBLIQUE
-        if fit.width > config.max_edge_width:
-            return Rejected.BLURRED
-        if fit.rms > config.max_edge_rms:
-            return Rejected.BAD_EDGES
+        refusals = (
+            (fit.contrast < config.min_contrast, Rejected.LOW_CONTRAST),
+            (fit.white > config.max_white, Rejected.OVEREXPOSED),
+            (side < config.min_side, Rejected.TOO_SMALL),
+            (aspect < config.min_aspect, Rejected.TOO_OBLIQUE),
+            (fit.width > min(config.max_edge_width, config.max_edge_share * side * aspect / self._modules), Rejected.BLURRED),
+            (fit.rms > config.max_edge_rms, Rejected.BAD_EDGES),
+            (fit.unevenness > config.max_unevenness, Rejected.UNEVEN),
+        )
+        for refused, reason in refusals:
+            if refused:
+                return reason
         match = self.pattern_match(grey, marker, fit.corners)
         if match < config.min_pattern_match:
             return Rejected.BAD_PATTERN

@@ -28,6 +28,8 @@ from tandem.perception.detector import Detection, DetectorConfig, Image, MarkerD
 Array = NDArray[np.float64]
 Mask = NDArray[np.bool_]
 _MAX_CANDIDATES = 4
+#: 10 to 90 % width of a sharp edge in an image [px]
+_SHARP_WIDTH = 1.4
 
 
 class EstimateReason(Enum):
@@ -49,6 +51,9 @@ class EstimatorConfig:
 
     detector: DetectorConfig = field(default_factory=DetectorConfig)
     corner_noise: float = setting(0.12, "standard deviation of a refined corner coordinate", unit="px", lo=0.01, hi=5.0)
+    edge_bias: float = setting(0.05, "systematic shift of all edges outwards or inwards when sharp", unit="px", lo=0.0, hi=5.0)
+    single_min_match: float = setting(0.93, "least correlation with the print of a marker used alone", lo=0.0, hi=1.0)
+    single_max_rms: float = setting(0.25, "rms corner error of a marker used alone", unit="px", lo=0.01, hi=10.0)
     inlier_error: float = setting(2.0, "rms corner error up to which a marker agrees", unit="px", lo=0.1, hi=20.0)
     max_rms: float = setting(0.7, "rms corner error after refinement", unit="px", lo=0.05, hi=10.0)
     max_outlier_share: float = setting(0.34, "share of markers that may contradict the pose", lo=0.0, hi=0.5)
@@ -98,6 +103,13 @@ class _Fit:
     pose: Array
     errors: Array
     information: Array
+    jacobian: Array  # (N, 2, 6)
+    weight: Array  # (N,)
+
+    def shift(self, pixels: Array) -> Array:
+        """(6,) by which the pose moves when the corners move by ``pixels`` (N, 2)."""
+        gradient = np.einsum("nai,n,na->i", self.jacobian, self.weight, pixels)
+        return np.asarray(np.linalg.solve(self.information, gradient))
 
     @property
     def rms(self) -> float:
@@ -166,7 +178,7 @@ def _refine(start: Array, points: Array, pixels: Array, camera: Array, noise: fl
     projected, p = _project(pose, points, camera)
     errors = pixels - projected
     cost = cost_of(errors)
-    information = np.eye(6)
+    jacobian, weight, information = _jacobian(p, points @ pose[:3, :3].T, camera), np.ones(len(points)), np.eye(6)
     for _ in range(20):
         jacobian = _jacobian(p, points @ pose[:3, :3].T, camera)
         weight = np.minimum(1.0, bend / np.maximum(np.sqrt((errors**2).sum(axis=1)), 1e-12))
@@ -189,7 +201,7 @@ def _refine(start: Array, points: Array, pixels: Array, camera: Array, noise: fl
             damping *= 10.0
             if damping > 1e6:
                 break
-    return _Fit(pose, errors, information)
+    return _Fit(pose, errors, information, jacobian, weight)
 
 
 def _rotate_covariance(covariance: Array, rotation: Array) -> Array:
@@ -251,7 +263,7 @@ class MarkerPoseEstimator:
             poor = any(k is not Rejected.UNKNOWN_ID for k in found.rejected)
             return Estimate(None, EstimateReason.POOR_MARKERS if poor else EstimateReason.NO_MARKER, rejected=found.rejected)
         view = self._view(found.markers, camera_matrix, distortion)
-        pose, reason, used, rms = self._solve(view, base_from_camera)
+        pose, reason, used, rms = self._solve(found.markers, view, base_from_camera)
         result = None if pose is None else ObjectPose(pose[0], pose[1], stamp)
         return Estimate(result, reason, used, rms, found.markers, found.rejected)
 
@@ -332,7 +344,7 @@ class MarkerPoseEstimator:
         return False
 
     def _solve(
-        self, view: _View, base_from_camera: Array
+        self, detections: Sequence[Detection], view: _View, base_from_camera: Array
     ) -> tuple[tuple[Array, Array] | None, EstimateReason, tuple[int, ...], float]:
         """Pose and covariance in the base frame or ``None``, reason, ids used, rms [px]."""
         config = self.config
@@ -345,17 +357,16 @@ class MarkerPoseEstimator:
         rival_count = max((int(m.sum()) for _, m in candidates[1:]), default=0)
         if total - count > config.max_outlier_share * total or (total > count and rival_count >= count):
             return None, EstimateReason.DISAGREEMENT, used, fit.rms
-        if fit.rms > config.max_rms:
+        alone = next(d.match for d, inlier in zip(detections, mask, strict=True) if inlier) if count == 1 else 1.0
+        if fit.rms > (config.single_max_rms if count == 1 else config.max_rms) or alone < config.single_min_match:
             return None, EstimateReason.BAD_FIT, used, fit.rms
         if self._ambiguous(fit, mask, candidates[1:], view):
             return None, EstimateReason.AMBIGUOUS, used, fit.rms
-        dof = max(2 * len(fit.errors) - 6, 1)
-        noise = max(config.corner_noise, float(np.sqrt((fit.errors**2).sum() / dof)))
-        try:
-            covariance = noise**2 * np.linalg.inv(fit.information)
-        except np.linalg.LinAlgError:
+        widths = np.array([d.edge_width for d, inlier in zip(detections, mask, strict=True) if inlier])
+        covariance = self._covariance(fit, view.pixels[mask], widths)
+        if covariance is None:
             return None, EstimateReason.UNCERTAIN, used, fit.rms
-        covariance = _rotate_covariance(np.asarray(covariance, dtype=np.float64), base_from_camera[:3, :3])
+        covariance = _rotate_covariance(covariance, base_from_camera[:3, :3])
         position_std = np.sqrt(max(np.linalg.eigvalsh(covariance[:3, :3])[-1], 0.0)) * 1e3
         rotation_std = np.rad2deg(np.sqrt(max(np.linalg.eigvalsh(covariance[3:, 3:])[-1], 0.0)))
         if not (position_std <= config.max_position_std and rotation_std <= config.max_rotation_std):
@@ -364,6 +375,23 @@ class MarkerPoseEstimator:
         if not self._plausible(pose, fit.pose):
             return None, EstimateReason.IMPLAUSIBLE, used, fit.rms
         return (pose, covariance), EstimateReason.OK, used, fit.rms
+
+    def _covariance(self, fit: _Fit, pixels: Array, widths: Array) -> Array | None:
+        """(6, 6) in the camera's axes: independent corner noise, and the shift if all markers look larger than they are.
+
+        ``pixels`` (M, 4, 2): the corners used. ``widths`` (M,): transition widths [px]; the bias grows with blur.
+        """
+        dof = max(2 * len(fit.errors) - 6, 1)
+        noise = max(self.config.corner_noise, float(np.sqrt((fit.errors**2).sum() / dof)))
+        outwards = pixels - pixels.mean(axis=1, keepdims=True)
+        outwards *= np.sqrt(2.0) / np.linalg.norm(outwards, axis=2, keepdims=True)
+        try:
+            bias = self.config.edge_bias * np.maximum(1.0, widths / _SHARP_WIDTH) ** 2
+            shift = fit.shift((bias[:, None, None] * outwards).reshape(-1, 2))
+            covariance = noise**2 * np.linalg.inv(fit.information) + np.outer(shift, shift)
+        except np.linalg.LinAlgError:
+            return None
+        return np.asarray(covariance) if np.all(np.isfinite(covariance)) else None
 
     def _plausible(self, pose: Array, in_camera: Array) -> bool:
         """Distance from the camera and, where configured, standing upright on the table."""
