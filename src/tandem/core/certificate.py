@@ -1,18 +1,42 @@
-"""The filter's certificate: a keyed hash over what was certified, so that only the filter's word moves the arm."""
+"""Certificates: the filter signs what it certified, the executor plays nothing unsigned.
+
+HMAC-SHA256 under a key that only filter and executor hold: a planner, a bug or a second node cannot make one by accident.
+"""
 
 from __future__ import annotations
 
 import hashlib
 import hmac
 
+from tandem.core.errors import InputError
+
+
+def _message(verdict_digest: str, trajectory_digest: str, switch_time_ns: int) -> bytes:
+    return f"tandem-certificate-1|{verdict_digest}|{trajectory_digest}|{int(switch_time_ns)}".encode()
+
 
 def sign(key: bytes, verdict_digest: str, trajectory_digest: str, switch_time_ns: int) -> str:
-    """HMAC-SHA256 (hex) over the verdict's digest, the trajectory's digest and the switch time [ns]."""
-    message = f"{verdict_digest}|{trajectory_digest}|{switch_time_ns}".encode()
-    return hmac.new(key, message, hashlib.sha256).hexdigest()
+    """The certificate that binds a verdict to one trajectory at one switch time.
+
+    Args:
+        key: shared secret, at least 16 bytes. verdict_digest: :attr:`tandem.core.types.Verdict.digest`.
+        trajectory_digest: :meth:`tandem.core.trajectory.Trajectory.digest`. switch_time_ns: [ns] on the executor's clock.
+
+    Returns:
+        64 hexadecimal digits.
+
+    Raises:
+        InputError: the key is too short.
+    """
+    if len(key) < 16:
+        raise InputError(f"certificate key has {len(key)} bytes; at least 16 are needed")
+    return hmac.new(key, _message(verdict_digest, trajectory_digest, switch_time_ns), hashlib.sha256).hexdigest()
 
 
-def verify(key: bytes, certificate: str, verdict_digest: str, trajectory_digest: str, switch_time_ns: int) -> bool:
-    """Whether ``certificate`` was made by :func:`sign` with this key for exactly these values. Constant time."""
-    expected = sign(key, verdict_digest, trajectory_digest, switch_time_ns)
-    return hmac.compare_digest(expected.encode(), certificate.encode())
+def verify(key: bytes, verdict_digest: str, trajectory_digest: str, switch_time_ns: int, certificate: str) -> bool:
+    """Whether ``certificate`` is that of :func:`sign` (compared in constant time; anything malformed is just False)."""
+    try:
+        expected = sign(key, verdict_digest, trajectory_digest, switch_time_ns)
+        return hmac.compare_digest(expected.encode(), certificate.encode())
+    except (InputError, AttributeError, UnicodeError, TypeError, ValueError):
+        return False

@@ -13,7 +13,6 @@ Everything is linear in (q0, v0, a0, k), so a batch of backups is a few outer pr
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -21,15 +20,9 @@ from numpy.typing import ArrayLike, NDArray
 from tandem.core.config import setting
 from tandem.core.errors import InputError
 from tandem.core.trajectory import Trajectory, integrate_knots
+from tandem.safety.kernels import FamilyArrays
 
 Array = NDArray[np.float64]
-
-
-class FamilyArrays(NamedTuple):
-    """The family for the kernels: knot ``times`` (6,) and ``brake`` (3,): b = brake . (v0, a0, k)."""
-
-    times: Array
-    brake: Array
 
 
 @dataclass(frozen=True)

@@ -15,7 +15,7 @@ from tandem.core.scene import Scene
 from tandem.core.trajectory import Trajectory
 from tandem.core.types import Reason, Verdict
 from tandem.robots.model import ArmModel
-from tandem.safety import batch, kernels
+from tandem.safety import kernels
 from tandem.safety.backup import BackupFamily
 from tandem.safety.bounds import Bounds
 from tandem.safety.geometry import PackedScene, Polytope, pack_arm, pack_bounds, pack_scene
@@ -47,8 +47,8 @@ class BatchVerdict:
     Attributes:
         code: (B,) numbers of :data:`REASONS`. clearance: (B,) [m] a signed lower bound; tight only with ``full=True`` (otherwise the
             bound at which the search could stop; -inf when refused before any geometry).
-        time: (B,) [s] of the worst case. link: (B,) index of the link. other: (B,) index of the obstacle, of the other link for a
-            self-collision, or -1.
+        time: (B,) [s] of the worst case. link: (B,) index of the link. other: (B,) index of the
+            obstacle, -2 - index of the other link where the arm is nearest to itself, -1 where there is neither.
         links, obstacles: names.
     """
 
@@ -73,15 +73,8 @@ class BatchVerdict:
     def names(self, index: int) -> tuple[str, str]:
         """Link and obstacle (or other link) of the worst case of one trajectory; "" where there is none."""
         link, other = int(self.link[index]), int(self.other[index])
-        first = self.links[link] if link >= 0 else ""
-        if other < 0:
-            return first, ""
-        own = int(self.code[index]) == kernels.SELF or (other >= 0 and self._own[index])
-        return first, (self.links if own else self.obstacles)[other]
-
-    @property
-    def _own(self) -> Flags:
-        return self.code == kernels.SELF
+        second = self.obstacles[other] if other >= 0 else self.links[-2 - other] if other <= -2 else ""
+        return self.links[link] if link >= 0 else "", second
 
 
 @dataclass(frozen=True)
@@ -119,7 +112,7 @@ def _check_times(times: Any) -> Array:
 
 def certify(
     arm: ArmModel, times: Array, q: Array, v: Array, a: Array, scene: PackedScene, bounds: Bounds, *,
-    full: bool = False, at_rest: bool = True, travel: float = 1.0,
+    full: bool = False, at_rest: bool = True, offset: float = 0.0, travel: float = 1.0,
 ) -> BatchVerdict:
     """Certify B trajectories that share knot times.
 
@@ -127,7 +120,7 @@ def certify(
         arm: the arm. times: (M,) [s] from 0. q, v, a: (B, M, n) knots [rad, rad/s, rad/s^2].
         scene: from :func:`pack_scene`, whose ``start`` is the trajectories' t = 0. bounds: see :class:`Bounds`.
         full: compute a tight signed clearance for every trajectory; otherwise stop at its first violation.
-        at_rest: whether trajectories must end at rest. travel: factor of the displacement bound; 1 except in the mutation check.
+        at_rest: whether trajectories must end at rest. offset: their start after the scene's ``start`` [s]. travel: factor of the displacement bound; 1 except in the mutation check.
 
     Returns:
         Verdicts. NaN, non-monotone times and inconsistent knots come back as reasons, never as certified.
@@ -143,12 +136,12 @@ def certify(
     code, out = np.full(count, kernels.BAD, dtype=np.int64), np.full((count, 4), -1.0)
     out[:, 0] = -np.inf
     if np.isfinite(times).all() and times[0] == 0.0:
-        args = (pack_arm(arm), scene.arrays, pack_bounds(bounds, arm.n, travel=travel), times, q, v, a, at_rest, full, code, out)
+        args = (pack_arm(arm), scene.arrays, pack_bounds(bounds, arm.n, travel=travel), times, q, v, a, offset, at_rest, full, code, out)
         if count < SERIAL_BELOW or get_num_threads() == 1:
-            batch.check_serial(*args)
+            kernels.check_serial(*args)
         else:
-            with batch.PARALLEL_LOCK:
-                batch.check_parallel(*args)
+            with kernels.PARALLEL_LOCK:
+                kernels.check_parallel(*args)
     return BatchVerdict(
         code, out[:, 0], out[:, 1], out[:, 2].astype(np.int64), out[:, 3].astype(np.int64), arm.link_names, scene.names
     )
@@ -216,8 +209,8 @@ def _grid(
             pack_arm(arm), scene.arrays, pack_bounds(bounds, arm.n), family.arrays(), times, q, v, a, k, full, code, out, feasible, clearance,
         )
         if heads * k.shape[1] < SERIAL_BELOW or heads == 1 or get_num_threads() == 1:
-            batch.grid_serial(*args)
+            kernels.grid_serial(*args)
         else:
-            with batch.PARALLEL_LOCK:
-                batch.grid_parallel(*args)
+            with kernels.PARALLEL_LOCK:
+                kernels.grid_parallel(*args)
     return GridVerdict(code, feasible, clearance)

@@ -9,7 +9,6 @@ from __future__ import annotations
 import hashlib
 from dataclasses import dataclass
 from itertools import combinations
-from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -18,72 +17,14 @@ from tandem.core.errors import InputError
 from tandem.core.scene import MAX_COORDINATE, Obstacle, Scene
 from tandem.robots.model import ArmModel
 from tandem.safety.bounds import Bounds
+from tandem.safety.kernels import (
+    BOX, CAPSULE, CYLINDER, HALFSPACE, POLYTOPE, SPHERE, ArmArrays, BoundArrays, SceneArrays,
+)
 
 Array = NDArray[np.float64]
 IntArray = NDArray[np.int64]
 
-BOX, SPHERE, CYLINDER, CAPSULE, HALFSPACE, POLYTOPE = range(6)
 _KINDS = {"box": BOX, "sphere": SPHERE, "cylinder": CYLINDER, "capsule": CAPSULE, "halfspace": HALFSPACE}
-
-
-class ArmArrays(NamedTuple):
-    """An arm for the kernels; n joints, L = n + 1 links (0 = base), S spheres sorted by link.
-
-    ``prismatic`` (n,), ``rotation`` (n, 3, 3) and ``translation`` (n, 3): joint frame in its parent's at zero, axis = local z.
-    ``lower .. jerk`` (n,): limits [rad, rad/s, rad/s^2, rad/s^3]; ``speed_law`` (n, 4): offset a, factor b, anchors up and low of the
-    position-dependent limits ``v <= max(0, sqrt(b (up - q)) - a)`` and ``-v <= max(0, sqrt(b (q - low)) - a)``, NaN where there is none.
-    ``center`` (S, 3), ``radius`` (S,), ``first`` (L+1,): spheres of link l are ``first[l] .. first[l+1]-1``; ``link`` (S,): the sphere's link.
-    ``link_center`` (L, 3), ``link_radius`` (L,): a ball around all spheres of the link (radius < 0: the link has none).
-    ``pairs`` (P, 2): links (distal, proximal) that must not touch each other.
-    """
-
-    prismatic: IntArray
-    rotation: Array
-    translation: Array
-    lower: Array
-    upper: Array
-    velocity: Array
-    acceleration: Array
-    jerk: Array
-    speed_law: Array
-    center: Array
-    radius: Array
-    first: IntArray
-    link: IntArray
-    link_center: Array
-    link_radius: Array
-    pairs: IntArray
-
-
-class SceneArrays(NamedTuple):
-    """Obstacles for the kernels, O of them.
-
-    ``kind`` (O,), ``size`` (O, 3), ``rotation`` (O, 3, 3) base to local, ``position`` (O, 3), ``grow`` (O,) [m] inflation at t = 0,
-    ``speed`` (O,) [m/s], ``ignore`` (O, L) 1 where the link is not checked, ``face_first`` (O+1,), ``faces`` (F, 4): unit normal, offset.
-    """
-
-    kind: IntArray
-    size: Array
-    rotation: Array
-    position: Array
-    grow: Array
-    speed: Array
-    ignore: IntArray
-    face_first: IntArray
-    faces: Array
-
-
-class BoundArrays(NamedTuple):
-    """Numbers of :class:`Bounds` for the kernels: ``tracking`` (n,), then scalars. ``travel`` scales the displacement term: 1 except
-    in the mutation check, which shows that a test fails without it."""
-
-    tracking: Array
-    joint_pad: float
-    pad: float
-    clearance: float
-    interval: float
-    levels: int
-    travel: float
 
 
 @dataclass(frozen=True)

@@ -19,21 +19,27 @@ each other.
 go down, until the finest interval. If the balls touch at the middle itself, no finer interval can be clear: the search ends.
 
 Every array is float64, every sum in a fixed order: the result does not depend on the number of threads.
+
+All compiled code is in this one file on purpose: Numba's cache notices changes of the file a function stands in, not of its callees.
 """
 
 from __future__ import annotations
 
 import math
+import threading
 from typing import NamedTuple
 
 import numpy as np
-from numba import njit
+from numba import njit, prange
 from numpy.typing import NDArray
 
-from tandem.safety.geometry import BOX, CAPSULE, CYLINDER, HALFSPACE, SPHERE, ArmArrays, BoundArrays, SceneArrays
 
 Array = NDArray[np.float64]
 IntArray = NDArray[np.int64]
+Flags = NDArray[np.bool_]
+
+# kinds of obstacles
+BOX, SPHERE, CYLINDER, CAPSULE, HALFSPACE, POLYTOPE = range(6)
 
 # codes of verdicts inside the kernels; certify.py maps them to core.types.Reason
 OK, BAD, INCONSISTENT, REST, POSITION, VELOCITY, ACCELERATION, JERK, SELF, COLLISION = range(10)
@@ -45,6 +51,79 @@ MAX_SEGMENT = 100.0
 LIMIT_SLACK = 1e-9
 REST_TOLERANCE = 1e-6
 SPEED_SPLITS = 8
+
+
+#: held during every parallel call: Numba's thread pool must not be entered from two Python threads at once
+PARALLEL_LOCK = threading.Lock()
+#: trajectories one scratch space serves in turn
+CHUNK = 16
+
+
+class ArmArrays(NamedTuple):
+    """An arm for the kernels; n joints, L = n + 1 links (0 = base), S spheres sorted by link.
+
+    ``prismatic`` (n,), ``rotation`` (n, 3, 3) and ``translation`` (n, 3): joint frame in its parent's at zero, axis = local z.
+    ``lower .. jerk`` (n,): limits [rad, rad/s, rad/s^2, rad/s^3]; ``speed_law`` (n, 4): offset a, factor b, anchors up and low of the
+    position-dependent limits ``v <= max(0, sqrt(b (up - q)) - a)`` and ``-v <= max(0, sqrt(b (q - low)) - a)``, NaN where there is none.
+    ``center`` (S, 3), ``radius`` (S,), ``first`` (L+1,): spheres of link l are ``first[l] .. first[l+1]-1``; ``link`` (S,): the sphere's link.
+    ``link_center`` (L, 3), ``link_radius`` (L,): a ball around all spheres of the link (radius < 0: the link has none).
+    ``pairs`` (P, 2): links (distal, proximal) that must not touch each other.
+    """
+
+    prismatic: IntArray
+    rotation: Array
+    translation: Array
+    lower: Array
+    upper: Array
+    velocity: Array
+    acceleration: Array
+    jerk: Array
+    speed_law: Array
+    center: Array
+    radius: Array
+    first: IntArray
+    link: IntArray
+    link_center: Array
+    link_radius: Array
+    pairs: IntArray
+
+
+class SceneArrays(NamedTuple):
+    """Obstacles for the kernels, O of them.
+
+    ``kind`` (O,), ``size`` (O, 3), ``rotation`` (O, 3, 3) base to local, ``position`` (O, 3), ``grow`` (O,) [m] inflation at t = 0,
+    ``speed`` (O,) [m/s], ``ignore`` (O, L) 1 where the link is not checked, ``face_first`` (O+1,), ``faces`` (F, 4): unit normal, offset.
+    """
+
+    kind: IntArray
+    size: Array
+    rotation: Array
+    position: Array
+    grow: Array
+    speed: Array
+    ignore: IntArray
+    face_first: IntArray
+    faces: Array
+
+
+class BoundArrays(NamedTuple):
+    """Numbers of :class:`Bounds` for the kernels: ``tracking`` (n,), then scalars. ``travel`` scales the displacement term: 1 except
+    in the mutation check, which shows that a test fails without it."""
+
+    tracking: Array
+    joint_pad: float
+    pad: float
+    clearance: float
+    interval: float
+    levels: int
+    travel: float
+
+
+class FamilyArrays(NamedTuple):
+    """The family for the kernels: knot ``times`` (6,) and ``brake`` (3,): b = brake . (v0, a0, k)."""
+
+    times: Array
+    brake: Array
 
 
 class Work(NamedTuple):
@@ -271,7 +350,7 @@ def travel(arm: ArmArrays, w: Work, x: float, y: float, z: float, link: int, bas
     return total
 
 
-@njit(cache=True, inline="always", error_model="numpy")
+@njit(cache=True, error_model="numpy")
 def world(w: Work, link: int, p: Array) -> tuple[float, float, float]:
     """Where the link-frame point p (3,) is for q = c."""
     R, t = w.rot[link], w.pos[link]
@@ -300,7 +379,7 @@ def distance(scene: SceneArrays, o: int, px: float, py: float, pz: float) -> flo
             return inside
         x, y, z = max(x, 0.0), max(y, 0.0), max(z, 0.0)
         return math.sqrt(x * x + y * y + z * z)
-    if kind == CYLINDER or kind == CAPSULE:
+    if kind in (CYLINDER, CAPSULE):
         z = abs(R[2, 0] * dx + R[2, 1] * dy + R[2, 2] * dz) - scene.size[o, 1]
         x = R[0, 0] * dx + R[0, 1] * dy + R[0, 2] * dz
         y = R[1, 0] * dx + R[1, 1] * dy + R[1, 2] * dz
@@ -321,7 +400,7 @@ def distance(scene: SceneArrays, o: int, px: float, py: float, pz: float) -> flo
     return best
 
 
-@njit(cache=True, inline="always", error_model="numpy")
+@njit(cache=True, error_model="numpy")
 def put(arm: ArmArrays, w: Work, s: int) -> None:
     """Centre of ball ``s`` for this interval, computed once an interval."""
     if w.ball_mark[s] != w.mark[0]:
@@ -329,7 +408,7 @@ def put(arm: ArmArrays, w: Work, s: int) -> None:
         w.ball[s, 0], w.ball[s, 1], w.ball[s, 2] = world(w, arm.link[s], arm.center[s])
 
 
-@njit(cache=True, inline="always", error_model="numpy")
+@njit(cache=True, error_model="numpy")
 def put_reach(arm: ArmArrays, w: Work, s: int) -> None:
     """Centre and travel (base frame) of ball ``s`` for this interval, computed once an interval."""
     put(arm, w, s)
@@ -338,14 +417,14 @@ def put_reach(arm: ArmArrays, w: Work, s: int) -> None:
         w.reach[s] = travel(arm, w, w.ball[s, 0], w.ball[s, 1], w.ball[s, 2], arm.link[s], 0)
 
 
-@njit(cache=True, inline="always", error_model="numpy")
+@njit(cache=True, error_model="numpy")
 def note(w: Work, at: int, low: float, time: float, link: int, other: int) -> None:
     """Record a bound if it is the least so far; ``at`` = 0 against obstacles, 4 against itself."""
     if low < w.best[at]:
         w.best[at], w.best[at + 1], w.best[at + 2], w.best[at + 3] = low, time, link, other
 
 
-@njit(cache=True, inline="always", error_model="numpy")
+@njit(cache=True, error_model="numpy")
 def test_env(
     arm: ArmArrays, scene: SceneArrays, bounds: BoundArrays, w: Work, s: int, o: int, low: float, t0: float, t1: float, full: bool, level: int
 ) -> bool:
@@ -369,7 +448,7 @@ def test_env(
     return False
 
 
-@njit(cache=True, inline="always", error_model="numpy")
+@njit(cache=True, error_model="numpy")
 def test_own(arm: ArmArrays, bounds: BoundArrays, w: Work, i: int, j: int, reach: float, low: float, t: float, full: bool, level: int) -> bool:
     """Ball i of a link against ball j of an earlier one, like :func:`test_env`; ``reach`` bounds their relative travel."""
     put(arm, w, j)
@@ -466,7 +545,7 @@ def occupancy(
 ) -> bool:
     """Adaptive check of a whole trajectory that begins ``offset`` [s] after the scene's time; fills ``w.best``. True: not clear."""
     end = times[times.shape[0] - 1]
-    top = max(1, int(math.ceil(end / bounds.interval - 1e-9)))
+    top = max(1, math.ceil(end / bounds.interval - 1e-9))
     for i in range(top):
         w.left[0], w.right[0], w.depth[0] = end * i / top, end * (i + 1) / top, 0
         stack = 1
@@ -492,7 +571,7 @@ def occupancy(
     return w.best[0] < bounds.clearance or w.best[4] < 0.0
 
 
-@njit(cache=True, inline="always", error_model="numpy")
+@njit(cache=True, error_model="numpy")
 def reset(w: Work) -> None:
     """Forget what earlier trajectories noted."""
     w.best[:] = -1.0
@@ -501,14 +580,15 @@ def reset(w: Work) -> None:
 
 @njit(cache=True, error_model="numpy")
 def verdict(w: Work, bounds: BoundArrays, hit: bool, out: Array) -> int:
-    """Code of a geometric check; ``out`` (4,) becomes clearance, time, link, other (obstacle index, or the other link for SELF)."""
+    """Code of a geometric check; ``out`` (4,) becomes clearance, time, link, other: an obstacle's index, or -2 - the other link."""
     at = 4 if w.best[4] < w.best[0] else 0
     code = OK
     if hit:
         env, own = w.best[0] < bounds.clearance, w.best[4] < 0.0
         at = 4 if own and (not env or w.best[4] < w.best[0]) else 0
         code = SELF if at == 4 else COLLISION
-    out[0], out[1], out[2], out[3] = w.best[at], w.best[at + 1], w.best[at + 2], w.best[at + 3]
+    out[0], out[1], out[2] = w.best[at], w.best[at + 1], w.best[at + 2]
+    out[3] = w.best[at + 3] if at == 0 else -2.0 - w.best[at + 3]
     return code
 
 
@@ -524,10 +604,99 @@ def check(
     """
     jerk = w.jerk
     code, time, joint = limits(arm, times, q, v, a, jerk, last)
-    if code != OK and (not full or code == BAD or code == INCONSISTENT):
+    if code != OK and (not full or code in (BAD, INCONSISTENT)):
         out[0], out[1], out[2], out[3] = -math.inf, time + offset, joint + 1, -1
         return code
     reset(w)
     hit = occupancy(arm, scene, bounds, w, times, q, v, a, jerk, offset, full)
     found = verdict(w, bounds, hit, out)
     return found if code == OK else code
+
+
+@njit(cache=True, error_model="numpy", nogil=True)
+def check_serial(
+    arm: ArmArrays, scene: SceneArrays, bounds: BoundArrays, times: Array, q: Array, v: Array, a: Array,
+    offset: float, last: bool, full: bool, code: IntArray, out: Array,
+) -> None:
+    """Check trajectories q, v, a (B, M, n) at ``times`` (M,); fills ``code`` (B,) and ``out`` (B, 4)."""
+    work = make_work(arm, scene, bounds, times.shape[0])
+    for b in range(q.shape[0]):
+        code[b] = check(arm, scene, bounds, work, times, q[b], v[b], a[b], offset, last, full, out[b])
+
+
+@njit(cache=True, error_model="numpy", parallel=True)
+def check_parallel(
+    arm: ArmArrays, scene: SceneArrays, bounds: BoundArrays, times: Array, q: Array, v: Array, a: Array,
+    offset: float, last: bool, full: bool, code: IntArray, out: Array,
+) -> None:
+    """:func:`check_serial` over all Numba threads."""
+    batch = q.shape[0]
+    for chunk in prange((batch + CHUNK - 1) // CHUNK):
+        work = make_work(arm, scene, bounds, times.shape[0])
+        for b in range(chunk * CHUNK, min(batch, (chunk + 1) * CHUNK)):
+            code[b] = check(arm, scene, bounds, work, times, q[b], v[b], a[b], offset, last, full, out[b])
+
+
+@njit(cache=True, error_model="numpy")
+def build_backup(family: FamilyArrays, q0: Array, v0: Array, a0: Array, k: Array, q: Array, v: Array, a: Array) -> None:
+    """Knots q, v, a (6, n) of one backup; the compiled twin of :meth:`BackupFamily.build`."""
+    t = family.times
+    m, n = q.shape
+    for d in range(n):
+        brake = family.brake[0] * v0[d] + family.brake[1] * a0[d] + family.brake[2] * k[d]
+        a[0, d] = a0[d]
+        a[1, d] = a[2, d] = k[d]
+        a[3, d] = a[4, d] = -brake
+        a[5, d] = 0.0
+        q[0, d] = q0[d]
+        v[0, d] = v0[d]
+        for i in range(m - 1):
+            h = t[i + 1] - t[i]
+            v[i + 1, d] = v[i, d] + 0.5 * h * (a[i, d] + a[i + 1, d])
+            q[i + 1, d] = q[i, d] + h * (v[i, d] + h * (2.0 * a[i, d] + a[i + 1, d]) / 6.0)
+        v[m - 1, d] = 0.0
+
+
+@njit(cache=True, error_model="numpy")
+def one_head(
+    arm: ArmArrays, scene: SceneArrays, bounds: BoundArrays, family: FamilyArrays, times: Array, q: Array, v: Array, a: Array,
+    k: Array, full: bool, head_out: Array, feasible: Flags, clearance: Array,
+) -> int:
+    """One head, knots q, v, a (M, n), and all its backups k (K, n); fills ``feasible`` and ``clearance`` (K,). Returns the head's code."""
+    m = times.shape[0]
+    work = make_work(arm, scene, bounds, max(m, 6))
+    code = check(arm, scene, bounds, work, times, q, v, a, 0.0, False, full, head_out)
+    if code != OK and not full:
+        feasible[:] = False
+        clearance[:] = head_out[0]
+        return code
+    back_q, back_v, back_a = np.empty((6, q.shape[1])), np.empty((6, q.shape[1])), np.empty((6, q.shape[1]))
+    out = np.empty(4)
+    for i in range(k.shape[0]):
+        build_backup(family, q[m - 1], v[m - 1], a[m - 1], k[i], back_q, back_v, back_a)
+        found = check(arm, scene, bounds, work, family.times, back_q, back_v, back_a, times[m - 1], True, full, out)
+        feasible[i] = code == OK and found == OK
+        clearance[i] = min(head_out[0], out[0])
+    return code
+
+
+@njit(cache=True, error_model="numpy", nogil=True)
+def grid_serial(
+    arm: ArmArrays, scene: SceneArrays, bounds: BoundArrays, family: FamilyArrays, times: Array, q: Array, v: Array, a: Array,
+    k: Array, full: bool, code: IntArray, head_out: Array, feasible: Flags, clearance: Array,
+) -> None:
+    """All heads q, v, a (H, M, n) with backups k (1, K, n), shared, or (H, K, n), each head's own."""
+    for h in range(q.shape[0]):
+        ks = k[h if k.shape[0] > 1 else 0]
+        code[h] = one_head(arm, scene, bounds, family, times, q[h], v[h], a[h], ks, full, head_out[h], feasible[h], clearance[h])
+
+
+@njit(cache=True, error_model="numpy", parallel=True)
+def grid_parallel(
+    arm: ArmArrays, scene: SceneArrays, bounds: BoundArrays, family: FamilyArrays, times: Array, q: Array, v: Array, a: Array,
+    k: Array, full: bool, code: IntArray, head_out: Array, feasible: Flags, clearance: Array,
+) -> None:
+    """:func:`grid_serial` over all Numba threads."""
+    for h in prange(q.shape[0]):
+        ks = k[h if k.shape[0] > 1 else 0]
+        code[h] = one_head(arm, scene, bounds, family, times, q[h], v[h], a[h], ks, full, head_out[h], feasible[h], clearance[h])
