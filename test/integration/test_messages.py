@@ -15,6 +15,7 @@ from tandem.core.trajectory import Trajectory, integrate_knots
 from tandem.core.types import Commitment, ObjectPose, Proposal, Reason, Verdict
 from tandem.nodes import markers, messages
 
+NAMES = messages.Names()
 NOW = 1_790_000_000.123456789
 
 
@@ -29,7 +30,7 @@ def a_proposal(seed: int = 0) -> Proposal:
 @pytest.mark.parametrize("seed", range(20))
 def test_proposal_survives_the_wire_bit_for_bit(seed: int) -> None:
     sent = messages.quantise(a_proposal(seed))
-    trajectory, width, switch = messages.trajectory_from_msg(messages.proposal_to_msg(sent, "fr3_link0"))
+    trajectory, width, switch = messages.trajectory_from_msg(messages.proposal_to_msg(sent, NAMES), NAMES)
     info = messages.info_from_status(messages.info_to_status(sent, 12.5))
     assert trajectory.digest() == sent.trajectory.digest()
     assert switch == sent.switch_time and info.head_duration == sent.head_duration and info.plan_ms == 12.5
@@ -46,7 +47,8 @@ def test_times_are_idempotent(t: float) -> None:
 
 def test_commitment_round_trip() -> None:
     p = messages.quantise(a_proposal())
-    back = messages.commitment_from_msg(messages.commitment_to_msg(Commitment(p.trajectory, p.switch_time, p.width), "fr3_link0"))
+    sent = messages.commitment_to_msg(Commitment(p.trajectory, p.switch_time, p.width), NAMES)
+    back = messages.commitment_from_msg(sent, NAMES)
     assert back.trajectory.digest() == p.trajectory.digest() and back.start == p.switch_time
 
 
@@ -80,10 +82,10 @@ def _late_start(m: JointTrajectory) -> None:
 
 @pytest.mark.parametrize("spoil", [_nan, _short, _names, _order, _one, _backwards, _late_start])
 def test_malformed_trajectories_are_errors(spoil: Callable[[JointTrajectory], None]) -> None:
-    msg = messages.proposal_to_msg(messages.quantise(a_proposal()), "fr3_link0")
+    msg = messages.proposal_to_msg(messages.quantise(a_proposal()), NAMES)
     spoil(msg)
     with pytest.raises(messages.MessageError):
-        messages.trajectory_from_msg(msg)
+        messages.trajectory_from_msg(msg, NAMES)
 
 
 def test_verdict_round_trip_and_contradiction() -> None:

@@ -1,7 +1,7 @@
 """Bridge node: hands certified trajectories to the fast loop (1 kHz, a process of its own) and tells the graph what the arm does.
 
-A trajectory goes on only with a verdict that certifies exactly it, signed with this bring-up's key. Everything else is refused and
-the reason shown; the fast loop checks all of it once more.
+A trajectory goes on only with a verdict that certifies exactly it, signed with this bring-up's key. Everything else is refused
+and the reason shown; the fast loop checks all of it once more.
 """
 
 from __future__ import annotations
@@ -54,7 +54,7 @@ class FrankaBridgeSettings(NodeSettings):
     commitment_rate: float = setting(20.0, "commitment and status while nothing changes", unit="Hz", lo=5.0, hi=100.0)
     world_rate: float = setting(30.0, "simulated world for the camera, and truth for scoring", unit="Hz", lo=1.0, hi=100.0)
     verdict_wait: float = setting(0.15, "how long a trajectory may wait for its verdict", unit="s", lo=0.01, hi=2.0)
-    filter_silence: float = setting(0.3, "silence of the safety filter after which diagnostics show an error", unit="s", lo=0.05, hi=10.0)
+    filter_silence: float = setting(0.3, "silence of the safety filter that counts as an error", unit="s", lo=0.05, hi=10.0)
     priority: int = setting(50, "SCHED_FIFO priority to ask for; 0: none", lo=0, hi=98)
     cpu: int = setting(-1, "CPU of the fast loop; -1: any", lo=-1, hi=4095)
 
@@ -72,9 +72,9 @@ class _Received:
 class FrankaBridgeNode(TandemNode):
     """See the module's text.
 
-    In: ``safety_filter/certified`` with ``safety_filter/verdict``, ``safety_filter/guard`` (sign of life), ``safety_filter/stop``.
-    Out: ``franka/joint_states`` (measured), ``franka/commanded_joint_states``, ``franka/commitment``, ``franka/status``; simulated
-    arms: ``sim/world``, ``sim/truth``. Services: ``franka/resume``, ``franka/stop``.
+    In: ``safety_filter/certified`` with ``safety_filter/verdict``, ``safety_filter/guard`` (life sign), ``safety_filter/stop``.
+    Out: ``franka/joint_states`` (measured), ``franka/commanded_joint_states``, ``franka/commitment``, ``franka/status``;
+    simulated arms: ``sim/world``, ``sim/truth``. Services: ``franka/resume``, ``franka/stop``.
     """
 
     settings_type = FrankaBridgeSettings
@@ -117,15 +117,16 @@ class FrankaBridgeNode(TandemNode):
 
     def _start_loop(self, arm: ArmModel) -> None:
         s = self.settings
+        where = f"franka_bridge: parameter backend_options = {s.backend_options!r}"
         try:
             options: Any = json.loads(s.backend_options)
         except ValueError as error:
-            raise ConfigError(f"franka_bridge: parameter backend_options = {s.backend_options!r}: {error}; accepted: JSON") from error
+            raise ConfigError(f"{where}: {error}; accepted: JSON") from error
         if not isinstance(options, dict):
-            raise ConfigError(f"franka_bridge: parameter backend_options = {s.backend_options!r}: accepted: a JSON mapping")
+            raise ConfigError(f"{where}: accepted: a JSON mapping")
         entry = BACKENDS.get(s.backend, s.backend)
         if ":" not in entry:
-            raise ConfigError(f"franka_bridge: parameter backend = {s.backend!r}: accepted: {', '.join(BACKENDS)} or module:callable")
+            raise ConfigError(f"franka_bridge: parameter backend = {entry!r}: accepted: {', '.join(BACKENDS)} or module:callable")
         if s.backend == "loopback":
             options = {"q": arm.home.tolist(), **options}
         elif s.backend == "mujoco":
@@ -199,7 +200,7 @@ class FrankaBridgeNode(TandemNode):
             return
         proposal = Proposal(received.trajectory, received.width, received.switch_time, head_duration, name)
         certified = CertifiedTrajectory(proposal, verdict_digest, signature)
-        if not certificate.verify(self._key, signature, verdict_digest, received.trajectory.digest(), certified.switch_time_ns):
+        if not certificate.verify(self._key, verdict_digest, received.trajectory.digest(), certified.switch_time_ns, signature):
             self._refuse("forged", "the certificate does not belong to this trajectory, switch time and key")
             return
         if self._client is None:
@@ -285,7 +286,16 @@ class FrankaBridgeNode(TandemNode):
 
     def _publish_world(self, state: LoopState) -> None:
         """The simulated world for the camera, and the truth for scoring (nothing that decides may listen to it)."""
-        self._world.publish(Float64MultiArray(data=[state.measured_stamp, *state.world.tolist()]))
+        from tandem.sim.backend import WorldReport  # only a simulated arm has a world; a real one needs no simulator installed
+
+        report = WorldReport.of(state.world)
+        self._world.publish(Float64MultiArray(data=[state.measured_stamp, *report.qpos.tolist()]))
+        mug = report.qpos[9:16].tolist()
+        truth = {
+            "stamp": state.measured_stamp, "sim_time": report.time, "mug_position": mug[:3], "mug_quaternion_wxyz": mug[3:],
+            "height": mug[2], "lifted": report.lifted, "forbidden_contacts": report.forbidden_contacts, "resets": state.resets,
+        }
+        self._truth.publish(String(data=json.dumps(truth)))
 
     def _executor_status(self, state: LoopState) -> DiagnosticStatus:
         c = state.counters

@@ -38,7 +38,7 @@ class PlannerSettings(NodeSettings):
     seed: int = setting(0, "seed of all randomness", lo=0, hi=2**31 - 1)
     plan_time: float = setting(0.65, "kept for planning, transport and certification before a switch", unit="s", lo=0.02, hi=10.0)
     reserve: float = setting(0.12, "part of plan_time that is left for transport and certification", unit="s", lo=0.0, hi=5.0)
-    retry_period: float = setting(0.1, "pause after an attempt without plan", unit="s", lo=0.0, hi=10.0)
+    retry_period: float = setting(0.1, "pause after an attempt without plan, or a refused one", unit="s", lo=0.0, hi=10.0)
     answer_time: float = setting(0.15, "wait after a switch time for word of the proposal's fate", unit="s", lo=0.0, hi=5.0)
     pose_max_age: float = setting(0.5, "oldest object pose to plan with", unit="s", lo=0.01, hi=60.0)
     commitment_max_age: float = setting(0.5, "oldest word of the executor to plan with", unit="s", lo=0.05, hi=10.0)
@@ -125,6 +125,7 @@ class PlannerNode(TandemNode):
         self._mode = ""
         self._sent: list[_Sent] = []
         self._refused: set[str] = set()
+        self._not_before = float("-inf")
         self._plans, self._poses, self._verdicts = Meter(), Meter(), Meter()
         self._last = "no attempt yet"
         self._rows = self._evaluations = 0
@@ -186,6 +187,7 @@ class PlannerNode(TandemNode):
                 self._verdicts.tick(now)
             else:
                 self._refused.add(msg.hardware_id)
+                self._not_before = now + self.settings.retry_period
                 self._verdicts.reject(now, messages.values_of(msg).get("reason", "?"), msg.message)
             self._wake.notify_all()
 
@@ -208,6 +210,9 @@ class PlannerNode(TandemNode):
         """When the next plan is to start; None while a proposal's fate is open."""
         s = self.settings
         self._sent = [p for p in self._sent if p.end > now]
+        self._refused &= {p.digest for p in self._sent}
+        if now < self._not_before:
+            return None
         for sent in reversed(self._sent):
             if abs(commitment.end - sent.end) < 1e-6:  # the executor plays it, or will
                 if sent.head_end - now >= s.plan_time:

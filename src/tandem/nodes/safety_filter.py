@@ -24,7 +24,6 @@ from tandem.nodes.base import RELIABLE_QOS, SENSOR_QOS, NodeSettings, TandemNode
 from tandem.nodes.diagnostics import Meter
 from tandem.nodes.key import read_key
 from tandem.robots.model import load_arm
-from tandem.safety.backup import BackupFamily
 from tandem.safety.bounds import load_bounds
 from tandem.safety.filter import SafetyFilter
 
@@ -61,8 +60,8 @@ class SafetyFilterNode(TandemNode):
     """See the module's text.
 
     In: ``planner/proposal``, ``planner/proposal_info``, ``franka/commitment``, ``franka/status``, ``obstacles``.
-    Out: ``safety_filter/certified``, ``safety_filter/verdict`` (its word on each proposal), ``safety_filter/guard`` (its word on what
-    is being executed, at ``guard_rate``: also its sign of life), ``safety_filter/stop`` (a stop without certified plan).
+    Out: ``safety_filter/certified``, ``safety_filter/verdict`` (its word on each proposal), ``safety_filter/guard`` (its word on
+    what is being executed, at ``guard_rate``: also its sign of life), ``safety_filter/stop`` (a stop without certified plan).
     """
 
     settings_type = SafetyFilterSettings
@@ -208,24 +207,17 @@ class SafetyFilterNode(TandemNode):
         self._guard.publish(self.report("guard", level, text, values))
 
     def _send_stop(self, commitment: Commitment, scene: Scene, now: float, text: str) -> None:
-        """A certified stop from the soonest reachable state; where none is found, stop along the certified path, latched."""
+        """A certified way out from the soonest reachable state; where none is found, a latched stop along the certified path."""
         switch = messages.quantise_time(now + self.settings.stop_lead)
-        for proposal in self._stops(commitment, switch):
+        limit = time.perf_counter() + 0.5 * self.settings.stop_lead
+        found = self._filter.rescue(commitment, scene, now, switch, deadline=limit)
+        if found is not None:
+            proposal = messages.quantise(found[0])
             verdict = self._filter.check(proposal, commitment, scene, now)
             if verdict.certified:
                 self._announce(proposal, verdict, proposal.trajectory.digest(), 0.0)
                 return
         self._stop.publish(messages.status("stop", DiagnosticStatus.ERROR, text, {"stamp": now}))
-
-    def _stops(self, commitment: Commitment, switch: float) -> list[Proposal]:
-        """Stops from the state at ``switch``, the fastest first."""
-        q, v, a = commitment.state_at(switch)
-        out = []
-        for accelerate, stop in ((0.06, 0.25), (0.06, 0.4), (0.06, 0.7), (0.06, 1.0)):
-            trajectory = BackupFamily(accelerate=accelerate, stop=stop).trajectory(q, v, a, np.zeros_like(q))
-            width = np.full(len(trajectory.times), commitment.width_at(switch))
-            out.append(messages.quantise(Proposal(trajectory, width, switch, 0.0, "guard-stop")))
-        return out
 
     def diagnose(self, now: float) -> list[DiagnosticStatus]:
         """Certification, guard and scene."""
