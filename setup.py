@@ -46,7 +46,7 @@ setup(
     python_requires=">=3.11",
     package_dir={"": "src"},
     packages=find_packages("src"),
-    package_data={"tandem": ["py.typed"]},
+    package_data={"tandem": ["py.typed"], "tandem.bench": ["*.html"]},
     data_files=data_files(),
     install_requires=requirements(),
     zip_safe=False,
