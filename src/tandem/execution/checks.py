@@ -92,6 +92,28 @@ def check_motion(trajectory: Trajectory, config: ExecutorConfig) -> SubmitResult
         result = _over(value, limit, code, what)
         if result is not None:
             return result
+    return check_position_dependent(trajectory, config) if config.velocity_position else ACCEPTED
+
+
+def check_position_dependent(trajectory: Trajectory, config: ExecutorConfig) -> SubmitResult:
+    """Velocity limits that shrink towards a joint's ends (see :func:`tandem.robots.model.velocity_limits`).
+
+    Looked at in the knots and three points between two of them; the filter is the one that excludes a violation in between.
+    """
+    times = trajectory.times
+    dense = (times[:-1, None] + np.diff(times)[:, None] * np.array([0.0, 0.25, 0.5, 0.75])).ravel()
+    q, v, _ = trajectory.sample(dense)
+    for i, row in enumerate(config.velocity_position):
+        if not row:
+            continue
+        offset, factor, upper, lower = row
+        room = np.where(v[:, i] >= 0.0, upper - q[:, i], q[:, i] - lower)
+        limit = np.maximum(np.sqrt(np.maximum(factor * room, 0.0)) - offset, 0.0)
+        over = np.abs(v[:, i]) - limit
+        worst = int(over.argmax())
+        if over[worst] > 1e-6:
+            text = f"joint {i + 1}: speed {abs(v[worst, i]):.4f} rad/s at {q[worst, i]:.4f} rad, limit there {limit[worst]:.4f}"
+            return SubmitResult(SubmitCode.VELOCITY_LIMIT, text)
     return ACCEPTED
 
 

@@ -113,6 +113,7 @@ class Executor:
         self._mode, self._reason, self._text = Mode.IDLE, StopReason.NONE, ""
         self._now, self._measured_at = now, now
         self._deviating = 0.0
+        self._put_off = 0.0
         self._played = self._active.duration  #: trajectory time of the last command [s]
         n = self.config.joints
         self._command = Command(q.copy(), np.zeros(n), np.zeros(n), width, Mode.IDLE)
@@ -281,8 +282,8 @@ class Executor:
         """One cycle: the command for ``now`` [s]. Never raises: an error inside becomes a latched stop.
 
         Args:
-            now: the cycle's time; rises by one period a call. A longer gap is not played through (the trajectory is put off),
-                a gap or step of ``latch_step`` or more stops the arm.
+            now: the cycle's time; rises by one period a call. A gap longer than ``max_step`` is not played through: the trajectory
+                is put off. ``latch_step`` or more, at once or in all since the last splice, stops the arm.
             measured_q, measured_v: (n,) newest measured joints [rad, rad/s], None when there are none.
             stamp: when they were measured [s], ``now`` when left out.
         """
@@ -299,8 +300,9 @@ class Executor:
         if self._stop is not None:
             return self._play_stop(dt)
         pending = self._pending
-        if pending and pending[0].start <= now + 1e-9:
+        while pending and pending[0].start <= now + 1e-9:
             self._active = pending.pop(0)
+            self._put_off = 0.0
             self.counters.splices += 1
             self.revision += 1
         active, n = self._active, self.config.joints
@@ -325,13 +327,13 @@ class Executor:
         """Time [s] this cycle plays on by. A gap that is not played through puts the active trajectory off."""
         config, dt = self.config, now - self._now
         self.counters.ticks += 1
+        if not np.isfinite(dt):
+            raise InputError(f"now = {now}: not finite")
         self._now = now
         if 0.0 < dt <= config.max_step + 1e-9:
             if dt > 1.5 * config.period:
                 self.counters.missed_cycles += round(dt / config.period) - 1
             return dt
-        if not np.isfinite(dt):
-            raise InputError(f"now = {now}: not finite")
         self.counters.clock_jumps += 1
         self.counters.missed_cycles += max(round(dt / config.period) - 1, 0)
         shift = dt - config.period
@@ -339,12 +341,16 @@ class Executor:
             self.counters.dropped += len(self._pending)
             self._pending = []
             self._active.start += shift
+            self._put_off += abs(shift)
             self.revision += 1
         elif dt < 0.0:
             self._active.start += dt
         self._measured_at += shift
-        if abs(shift) >= config.latch_step:
-            self.stop(StopReason.CLOCK, f"{StopReason.CLOCK.text}: by {shift:.4f} s; at most {config.latch_step} s")
+        if max(abs(shift), self._put_off) >= config.latch_step:
+            text = (
+                f"{StopReason.CLOCK.text}: {shift:.4f} s at once, {self._put_off:.4f} s in all; less than {config.latch_step} s"
+            )
+            self.stop(StopReason.CLOCK, text)
         return config.period
 
     def _watch(self, dt: float, measured_q: Array | None, stamp: float) -> None:

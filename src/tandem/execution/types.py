@@ -142,6 +142,12 @@ class ExecutorConfig:
     lower: list[float] = setting([], "lower position limits", unit="rad", lo=-100.0, hi=100.0)
     upper: list[float] = setting([], "upper position limits", unit="rad", lo=-100.0, hi=100.0)
     velocity: list[float] = setting([], "velocity limits", unit="rad/s", lo=1e-3, hi=100.0)
+    velocity_position: list[list[float]] = setting(
+        [],
+        "offset, factor, upper, lower anchor of each joint's position-dependent velocity limit; [] for none",
+        lo=-100.0,
+        hi=100.0,
+    )
     acceleration: list[float] = setting([], "acceleration limits", unit="rad/s^2", lo=1e-3, hi=1e4)
     jerk: list[float] = setting([], "jerk limits", unit="rad/s^3", lo=1e-3, hi=1e6)
     tracking: list[float] = setting([], "certified bound on |measured - commanded| joint positions", unit="rad", lo=1e-6, hi=1.0)
@@ -165,6 +171,9 @@ class ExecutorConfig:
         for name in ("upper", "velocity", "acceleration", "jerk", "tracking"):
             if len(getattr(self, name)) != len(self.lower):
                 raise ConfigError(f"executor.{name}: {len(getattr(self, name))} values; expected {len(self.lower)}, one a joint")
+        rows = self.velocity_position
+        if rows and (len(rows) != len(self.lower) or any(len(row) not in (0, 4) for row in rows)):
+            raise ConfigError(f"executor.velocity_position: {rows}; expected {len(self.lower)} rows of 4 values or none")
         if not 1 <= len(self.lower) <= 8:
             raise ConfigError(f"executor.lower: {len(self.lower)} values; an arm has 1 .. 8 joints")
         if any(lo >= up for lo, up in zip(self.lower, self.upper, strict=True)):
@@ -180,7 +189,8 @@ class ExecutorConfig:
         """Limits of ``arm``; ``tracking`` [rad] for each joint or for all; ``changes`` to the other settings."""
         bound = [float(tracking)] * arm.n if isinstance(tracking, (int, float)) else [float(x) for x in tracking]
         limits = {k: getattr(arm, k).tolist() for k in ("lower", "upper", "velocity", "acceleration", "jerk")}
-        return cls(**limits, tracking=bound, stroke=float(arm.stroke), **changes)  # type: ignore[arg-type]
+        rows = [row.tolist() if np.isfinite(row).all() else [] for row in arm.velocity_position]
+        return cls(**limits, velocity_position=rows, tracking=bound, stroke=float(arm.stroke), **changes)  # type: ignore[arg-type]
 
 
 @dataclass

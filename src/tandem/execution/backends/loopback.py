@@ -69,7 +69,7 @@ class Loopback:
             self._q, self._v = self._queue.popleft()
         step = self.config.gripper_speed * max(now - self._last, 0.0)
         self._last = now
-        self._width += float(np.clip(self._target.update(command.width) - self._width, -step, step))
+        self._width += min(max(self._target.update(command.width) - self._width, -step), step)
 
     def move_gripper(self, width: float, speed: float) -> None:
         """Drive to ``width`` [m]."""
