@@ -1,0 +1,336 @@
+"""The executor case by case."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import motions
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from numpy.typing import NDArray
+
+from tandem.core.errors import ConfigError, InputError
+from tandem.core.types import Proposal
+from tandem.execution import executor as module
+from tandem.execution.checks import check_motion, check_shape, segment_extrema
+from tandem.execution.executor import Executor
+from tandem.execution.types import (
+    CertifiedTrajectory,
+    Command,
+    ExecutorConfig,
+    Mode,
+    StopReason,
+    SubmitCode,
+    from_ns,
+    to_ns,
+)
+
+Array = NDArray[np.float64]
+C = motions.LIMITS
+START = np.array([0.1, -0.4, 0.2, -0.3, 0.0, 0.5, -0.2])
+
+
+def make(config: ExecutorConfig = C, key: bytes | None = motions.KEY, epoch_ns: int = 0) -> Executor:
+    return Executor(config, START, 0.0, 0.04, key, epoch_ns)
+
+
+def play(executor: Executor, begin: float, end: float, offset: Array | float = 0.0) -> list[Command]:
+    """Ticks from ``begin`` (left out) to ``end`` with the last command plus ``offset`` as measurement."""
+    ticks = range(round(begin * 1000) + 1, round(end * 1000) + 1)
+    return [executor.tick(k * 0.001, executor.command.q + offset) for k in ticks]
+
+
+def good(executor: Executor, switch: float, seed: int = 0) -> CertifiedTrajectory:
+    return motions.certify(motions.proposal(executor.commitment(), switch, np.random.default_rng(seed)))
+
+
+def test_plays_exactly_what_was_certified() -> None:
+    executor = make()
+    certified = good(executor, 0.0205)
+    assert executor.submit(certified, 0.0).accepted
+    commands = play(executor, 0.0, 1.0)
+    for k, command in enumerate(commands, start=1):
+        q, v, a = certified.proposal.trajectory.sample(k * 0.001 - 0.0205)
+        if k * 0.001 < 0.0205:
+            v, a = 0.0 * v, 0.0 * a
+        np.testing.assert_allclose(command.q, q, atol=1e-12)
+        np.testing.assert_allclose(command.v, v, atol=1e-11)
+        np.testing.assert_allclose(command.a, a, atol=1e-9)
+    assert [commands[k].mode for k in (10, 100, 500, 900)] == [Mode.IDLE, Mode.HEAD, Mode.BACKUP, Mode.IDLE]
+    width = np.interp(0.2 - 0.0205, certified.proposal.trajectory.times, certified.proposal.width)
+    assert commands[199].width == pytest.approx(width, abs=1e-12)
+    counters = executor.status().counters
+    assert counters.splices == counters.accepted == 1
+    assert counters.head_time == pytest.approx(0.3, abs=0.002)
+    assert counters.backup_time == pytest.approx(0.5, abs=0.002)
+
+
+def test_commitment_is_what_will_be_played() -> None:
+    executor = make()
+    assert executor.submit(good(executor, 0.05, 1), 0.0).accepted
+    assert executor.submit(good(executor, 0.30, 2), 0.0).accepted  # chained on the first
+    play(executor, 0.0, 0.1)
+    plan = executor.commitment()
+    times = np.arange(0.101, 1.3, 0.001)
+    expected = np.stack([plan.state_at(t)[0] for t in times])
+    played = np.stack([c.q for c in play(executor, 0.1, 1.299)])
+    np.testing.assert_allclose(played, expected[: len(played)], atol=1e-9)
+    assert plan.trajectory.consistency() < 1e-5
+    assert plan.trajectory.ends_at_rest()
+
+
+def test_a_newer_plan_for_an_earlier_time_supersedes_and_a_rejected_one_changes_nothing() -> None:
+    executor = make()
+    first = good(executor, 0.2, 1)
+    assert executor.submit(first, 0.0).accepted
+    revision = executor.revision
+    assert executor.submit(motions.certify(first.proposal, b"x" * 16), 0.0).code is SubmitCode.FORGED
+    assert executor.revision == revision
+    at_rest = motions.proposal(make().commitment(), 0.1, np.random.default_rng(5))
+    assert executor.submit(motions.certify(at_rest), 0.0).accepted
+    assert executor.status().counters.superseded == 1
+    commands = play(executor, 0.0, 0.5)
+    np.testing.assert_allclose(commands[-1].q, at_rest.trajectory.sample(0.4)[0], atol=1e-12)
+
+
+def test_late_by_less_than_a_cycle_is_late() -> None:
+    executor = make()
+    play(executor, 0.0, 0.1)
+    assert executor.submit(good(executor, 0.1005), 0.1).code is SubmitCode.LATE
+    assert executor.submit(good(executor, 0.101), 0.1).accepted
+    assert play(executor, 0.1, 0.11)[-1].mode is Mode.HEAD
+
+
+@pytest.mark.parametrize("speed", [0, 1])
+def test_stop_follows_the_path_and_latches(speed: int) -> None:
+    executor = make()
+    certified = good(executor, 0.01)
+    executor.submit(certified, 0.0)
+    play(executor, 0.0, (0.25, 0.55)[speed])
+    executor.stop(StopReason.OPERATOR, "hand up")
+    commands = play(executor, (0.25, 0.55)[speed], 3.0)
+    assert commands[0].mode is Mode.STOPPING
+    assert commands[-1].mode is Mode.STOPPED
+    path = certified.proposal.trajectory.sample(np.arange(0.0, 0.8, 1e-4))[0]
+    assert max(np.abs(path - c.q).max(1).min() for c in commands) < 3e-4
+    assert sum(c.mode is Mode.STOPPING for c in commands) < 600
+    result = executor.submit(certified, 3.0)
+    assert result.code is SubmitCode.STOPPED
+    assert "operator must resume" in result.text
+    status = executor.status()
+    assert (status.mode, status.reason, status.text) == (Mode.STOPPED, StopReason.OPERATOR, "hand up")
+
+
+def test_tracking_error_stops_only_after_the_debounce_and_resume_starts_from_the_measurement() -> None:
+    executor = make()
+    play(executor, 0.0, 0.1)
+    play(executor, 0.1, 0.109, 0.03)
+    play(executor, 0.109, 0.2)
+    assert executor.mode is Mode.IDLE
+    play(executor, 0.2, 0.215, np.eye(7)[3] * 0.03)
+    status = executor.status()
+    assert status.mode is Mode.STOPPED
+    assert status.reason is StopReason.TRACKING
+    assert "joint 4" in status.text
+    measured = START + 0.03 * np.eye(7)[3]
+    assert executor.resume(0.3, measured, np.full(7, 0.5)).code is SubmitCode.VELOCITY_LIMIT
+    assert executor.resume(0.3, measured * np.nan).code is SubmitCode.MALFORMED
+    assert executor.resume(0.3, measured + 10.0).code is SubmitCode.POSITION_LIMIT
+    assert executor.resume(0.3, measured, np.zeros(7)).accepted
+    assert executor.resume(0.3, measured).code is SubmitCode.NOT_STOPPED
+    np.testing.assert_array_equal(executor.commitment().trajectory.q[-1], measured)
+    assert executor.submit(good(executor, 0.4), 0.3).accepted
+    assert play(executor, 0.3, 0.5)[-1].mode is Mode.HEAD
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+def test_measurements_that_are_no_numbers_stop_the_arm(value: float) -> None:
+    executor = make()
+    play(executor, 0.0, 0.05, value)
+    assert executor.reason is StopReason.TRACKING
+
+
+def test_old_measurements_stop_the_arm() -> None:
+    executor = make()
+    executor.submit(good(executor, 0.01), 0.0)
+    play(executor, 0.0, 0.1)
+    for k in range(101, 200):
+        executor.tick(k * 0.001, executor.command.q, stamp=0.1)
+    status = executor.status()
+    assert status.reason is StopReason.STALE
+    assert status.mode in (Mode.STOPPING, Mode.STOPPED)
+
+
+@pytest.mark.parametrize(
+    ("gap", "latched"), [(0.02, False), (-0.02, False), (0.0, False), (0.2, True), (-5.0, True), (1e4, True)]
+)
+def test_clock_jumps_are_not_played_through(gap: float, latched: bool) -> None:
+    executor = make()
+    certified = good(executor, 0.001)
+    executor.submit(certified, 0.0)
+    before = play(executor, 0.0, 0.2)[-1]
+    after = executor.tick(0.2 + gap, executor.command.q)
+    assert np.abs(after.q - before.q).max() < 2.0 * 0.001
+    assert np.abs(after.v - before.v).max() < 10.0 * 0.001
+    assert (executor.reason is StopReason.CLOCK) == latched
+    for k in range(1, 3000):
+        last = executor.tick(0.2 + gap + 0.001 * k, executor.command.q)
+    assert last.mode is (Mode.STOPPED if latched else Mode.IDLE)
+    if not latched:
+        np.testing.assert_allclose(last.q, certified.proposal.trajectory.q[-1], atol=1e-12)
+
+
+def test_many_small_gaps_add_up_to_a_stop() -> None:
+    executor = make()
+    executor.submit(good(executor, 0.001), 0.0)
+    play(executor, 0.0, 0.1)
+    for k in range(1, 20):
+        executor.tick(0.1 + 0.008 * k, executor.command.q)
+    assert executor.reason is StopReason.CLOCK
+
+
+def test_a_gap_drops_what_is_pending() -> None:
+    executor = make()
+    executor.submit(good(executor, 0.5), 0.0)
+    play(executor, 0.0, 0.1)
+    executor.tick(0.13, executor.command.q)
+    play(executor, 0.13, 1.0)
+    assert executor.mode is Mode.IDLE
+    assert executor.status().counters.dropped == 1
+    np.testing.assert_array_equal(executor.command.q, START)
+
+
+def test_wrong_input_to_a_cycle_becomes_a_latched_stop() -> None:
+    executor = make()
+    executor.submit(good(executor, 0.001), 0.0)
+    play(executor, 0.0, 0.2)
+    executor.tick(0.201, np.zeros(3))
+    assert executor.reason is StopReason.INTERNAL
+    last = play(executor, 0.201, 2.0)[-1]
+    assert last.mode is Mode.STOPPED
+    executor = make()
+    executor.submit(good(executor, 0.001), 0.0)
+    play(executor, 0.0, 0.2)
+    for _ in range(1000):
+        last = executor.tick(float("nan"), executor.command.q)
+    assert last.mode is Mode.STOPPED
+    assert np.all(last.v == 0.0)
+
+
+def test_an_error_in_the_stop_itself_holds(monkeypatch: pytest.MonkeyPatch) -> None:
+    executor = make()
+    executor.submit(good(executor, 0.001), 0.0)
+    before = play(executor, 0.0, 0.2)[-1]
+    monkeypatch.setattr(module.Playback, "state", lambda *_: 1 / 0)
+    command = executor.tick(0.201, before.q)
+    assert command.mode is Mode.FAULT
+    np.testing.assert_array_equal(command.q, before.q)
+    monkeypatch.undo()
+    assert executor.tick(0.202, before.q).mode is Mode.FAULT
+    assert executor.resume(0.203, before.q).accepted
+
+
+def test_gripper_width_only_while_idle() -> None:
+    executor = make()
+    assert executor.set_width(0.0, 0.01).accepted
+    assert play(executor, 0.0, 0.01)[-1].width == 0.01
+    assert executor.set_width(0.01, 0.5).code is SubmitCode.MALFORMED
+    executor.submit(good(executor, 0.02), 0.01)
+    play(executor, 0.01, 0.1)
+    assert not executor.set_width(0.1, 0.02).accepted
+
+
+def test_stamps_on_another_clock() -> None:
+    epoch = 1_795_302_263_009_144_832
+    executor = make(epoch_ns=epoch)
+    certified = good(executor, from_ns(epoch + 50_000_000))
+    assert executor.submit(certified, 0.0).accepted
+    play(executor, 0.0, 0.2)
+    assert executor.submit(good(executor, from_ns(epoch + 300_000_000), 3), 0.2).accepted
+    play(executor, 0.2, 0.4)
+    assert executor.mode is Mode.HEAD
+    assert executor.status().counters.splices == 2
+
+
+@given(st.floats(1.0, 4e9))
+def test_stamps_survive_nanoseconds(time: float) -> None:
+    if time > 5e8:
+        assert from_ns(to_ns(time)) == time
+    assert from_ns(to_ns(time)) == pytest.approx(time, abs=1e-9)
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.integers(0, 2**32 - 1))
+def test_extrema_enclose_a_dense_sampling(seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    trajectory = motions.motion(rng.uniform(-1, 1, 7), rng.uniform(-1, 1, 7), rng.uniform(-3, 3, 7), rng, 5.0)
+    low, high, speed = segment_extrema(trajectory)
+    q, v, _ = trajectory.sample(np.linspace(0.0, trajectory.duration, 4001))
+    assert np.all(low <= q.min(0) + 1e-12) and np.all(high >= q.max(0) - 1e-12) and np.all(speed >= np.abs(v).max(0) - 1e-12)
+    np.testing.assert_allclose(low, q.min(0), atol=1e-5)
+    np.testing.assert_allclose(high, q.max(0), atol=1e-5)
+    np.testing.assert_allclose(speed, np.abs(v).max(0), atol=1e-3)
+
+
+def test_limits_between_knots_are_seen() -> None:
+    plan = motions.proposal(make().commitment(), 0.1, np.random.default_rng(0))
+    low, high, speed = segment_extrema(plan.trajectory)
+    for name, value, code in (
+        ("upper", high.tolist(), SubmitCode.POSITION_LIMIT),
+        ("velocity", speed.tolist(), SubmitCode.VELOCITY_LIMIT),
+        ("acceleration", np.abs(plan.trajectory.a).max(0).tolist(), SubmitCode.ACCELERATION_LIMIT),
+        ("jerk", np.abs(plan.trajectory.jerk()).max(0).tolist(), SubmitCode.JERK_LIMIT),
+    ):
+        assert check_motion(plan.trajectory, dataclasses.replace(C, **{name: value})).accepted
+        value[2] -= 1e-4
+        assert check_motion(plan.trajectory, dataclasses.replace(C, **{name: value})).code is code
+    low[5] += 1e-4
+    assert check_motion(plan.trajectory, dataclasses.replace(C, lower=low.tolist())).code is SubmitCode.POSITION_LIMIT
+    rows: list[list[float]] = [[] for _ in range(7)]
+    rows[1] = [0.1, 0.01, 2.8, -2.8]
+    result = check_motion(plan.trajectory, dataclasses.replace(C, velocity_position=rows))
+    assert result.code is SubmitCode.VELOCITY_LIMIT
+    assert "joint 2" in result.text
+
+
+def test_shapes_are_checked() -> None:
+    plan = motions.proposal(make().commitment(), 0.1, np.random.default_rng(0))
+    for wrong, text in (
+        (
+            dataclasses.replace(
+                C, **{k: getattr(C, k)[:6] for k in ("lower", "upper", "velocity", "acceleration", "jerk", "tracking")}
+            ),
+            "6",
+        ),
+        (dataclasses.replace(C, max_knots=5), "at most 5"),
+        (dataclasses.replace(C, max_duration=0.5), "0.5 s"),
+        (dataclasses.replace(C, stroke=0.01), "0.01"),
+    ):
+        result = check_shape(plan, wrong)
+        assert result.code is SubmitCode.MALFORMED
+        assert text in result.text
+    assert not check_shape(Proposal(plan.trajectory, plan.width, 0.1, 5.0), C).accepted
+
+
+def test_configuration_errors_name_the_field() -> None:
+    with pytest.raises(ConfigError, match=r"executor\.jerk"):
+        dataclasses.replace(C, jerk=[1.0])
+    with pytest.raises(ConfigError, match=r"executor\.lower"):
+        dataclasses.replace(C, lower=[3.0] * 7)
+    with pytest.raises(InputError, match="finite"):
+        Executor(C, np.full(7, np.nan), 0.0)
+
+
+def test_submit_never_raises() -> None:
+    executor = make()
+    assert executor.submit(None, 0.0).code is SubmitCode.INTERNAL  # type: ignore[arg-type]
+    plan = good(executor, 0.1)
+    assert executor.submit(dataclasses.replace(plan, certificate=None), 0.0).code is SubmitCode.FORGED  # type: ignore[type-var]
+    assert executor.status().counters.rejected == {SubmitCode.INTERNAL: 1, SubmitCode.FORGED: 1}
+
+
+def test_without_a_key_certificates_are_not_looked_at() -> None:
+    executor = make(key=None)
+    assert executor.submit(dataclasses.replace(good(executor, 0.1), certificate=""), 0.0).accepted
