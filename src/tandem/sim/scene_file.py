@@ -15,6 +15,10 @@ from tandem.core.scene import Obstacle, load_scene
 
 #: kinds of scenes the generator makes (see :mod:`tandem.sim.scenes`)
 KINDS = ("empty", "blocked_straight", "cluttered", "blocked_all")
+#: where episodes start [rad]: the hand at the robot's right (tcp 0.36, -0.44, 0.42 m), pointing down. The way to the mug is then
+#: a transport across the table, and what stands there can be passed on several sides. (From a start behind the mug it could not:
+#: the forearm, in the grasp itself, fills the only space an obstacle could block.)
+START_JOINTS = (-0.4546, 0.0196, -0.4345, -1.8081, 0.0085, 1.8259, 0.2942)
 
 
 @dataclass(frozen=True)
@@ -22,7 +26,7 @@ class MugRange:
     """Where the mug may stand: uniform over the box; yaw is the direction of the handle in the base frame."""
 
     x: tuple[float, float] = setting((0.45, 0.60), "of the mug's origin", unit="m", lo=0.2, hi=0.8)
-    y: tuple[float, float] = setting((-0.15, 0.15), "of the mug's origin", unit="m", lo=-0.5, hi=0.5)
+    y: tuple[float, float] = setting((-0.10, 0.20), "of the mug's origin", unit="m", lo=-0.5, hi=0.5)
     yaw: tuple[float, float] = setting(
         (2.0 * math.pi / 3.0, 4.0 * math.pi / 3.0), "direction of the handle; pi looks at the robot", unit="rad", lo=-6.3, hi=6.3
     )
@@ -35,8 +39,8 @@ class CameraConfig:
     width: int = setting(640, "columns", unit="px", lo=16, hi=4096)
     height: int = setting(480, "rows", unit="px", lo=16, hi=4096)
     fovy: float = setting(38.0, "vertical field of view", unit="deg", lo=5.0, hi=120.0)
-    position: tuple[float, float, float] = setting((1.2, 0.0, 0.42), "optical centre", unit="m", lo=-10.0, hi=10.0)
-    target: tuple[float, float, float] = setting((0.5, 0.0, 0.09), "a point on the optical axis", unit="m", lo=-10.0, hi=10.0)
+    position: tuple[float, float, float] = setting((1.2, 0.05, 0.42), "optical centre", unit="m", lo=-10.0, hi=10.0)
+    target: tuple[float, float, float] = setting((0.5, 0.05, 0.09), "a point on the optical axis", unit="m", lo=-10.0, hi=10.0)
 
 
 @dataclass(frozen=True)
@@ -45,18 +49,21 @@ class MugScene:
 
     Attributes:
         name, kind: what it is; ``kind`` is one of :data:`KINDS`.
-        object_file: marker object, found under ``config/``.
+        start: (7,) joint positions at the start [rad]. object_file: marker object, found under ``config/``.
         mug: where the mug may stand. camera: what perception sees. overview: a second view for reports.
         obstacles: what the arm must not touch (the table is always there and not listed).
     """
 
     name: str = setting("empty", "for reports")
     kind: str = setting("empty", "what the generator made it for", choices=KINDS)
+    start: tuple[float, float, float, float, float, float, float] = setting(
+        START_JOINTS, "joint positions at the start of an episode", unit="rad", lo=-6.3, hi=6.3
+    )
     object_file: str = setting("objects/mug.yaml", "marker object, under config/")
     mug: MugRange = field(default_factory=MugRange)
     camera: CameraConfig = field(default_factory=CameraConfig)
     overview: CameraConfig = field(
-        default_factory=lambda: CameraConfig(640, 480, 45.0, (1.15, -1.05, 0.85), (0.35, 0.0, 0.28))
+        default_factory=lambda: CameraConfig(640, 480, 45.0, (1.45, -0.75, 0.95), (0.33, -0.1, 0.25))
     )
     obstacles: tuple[Obstacle, ...] = field(default_factory=tuple)
 
@@ -94,7 +101,7 @@ def _plain(x: Any) -> Any:
 
 def save_mug_scene(scene: MugScene, path: str | Path) -> None:
     """Write ``scene`` so that :func:`load_mug_scene` reads the same scene back."""
-    data: dict[str, Any] = {"name": scene.name, "kind": scene.kind, "object_file": scene.object_file}
+    data: dict[str, Any] = {"name": scene.name, "kind": scene.kind, "start": scene.start, "object_file": scene.object_file}
     data |= {k: dict(vars(getattr(scene, k))) for k in ("mug", "camera", "overview")}
     keys = ("name", "kind", "size", "position", "quaternion", "position_error", "speed")
     data["obstacles"] = [{k: getattr(o, k) for k in keys} for o in scene.obstacles]

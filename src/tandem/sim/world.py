@@ -19,12 +19,14 @@ from tandem.core.objects import MarkerObject, load_object
 from tandem.core.paths import config_file
 from tandem.core.scene import Scene
 from tandem.sim.model import DAMPING, GRIP_FORCE, STIFFNESS, build_spec, look_at
-from tandem.sim.scene_file import CameraConfig, MugScene, load_mug_scene
+from tandem.sim.scene_file import START_JOINTS, CameraConfig, MugScene, load_mug_scene
 
 Array = NDArray[np.float64]
 
-#: arm posture at the start of an episode [rad]
-HOME = np.array([0.0, -0.785, 0.0, -2.356, 0.0, 1.571, 0.785])
+#: the arm's own home [rad]: the posture redundancy is pulled to
+HOME = np.array([0.0, -math.pi / 4, 0.0, -0.75 * math.pi, 0.0, math.pi / 2, math.pi / 4])
+#: the usual start of an episode [rad], see :data:`tandem.sim.scene_file.START_JOINTS`
+START_Q = np.array(START_JOINTS)
 TIMESTEP = 0.001
 MAX_WIDTH = 0.08
 GRIPPER_SPEED = 0.1
@@ -128,11 +130,11 @@ class MugWorld:
         return standing_pose(x, y, yaw)
 
     def reset(self, mug_pose: Array | None = None, q: Array | None = None, width: float = MAX_WIDTH) -> None:
-        """Start over at time 0: arm at rest at ``q`` (7,) [rad] (default :data:`HOME`), gripper open by ``width`` [m],
+        """Start over at time 0: arm at rest at ``q`` (7,) [rad] (default the scene's), gripper open by ``width`` [m],
         mug at ``mug_pose`` (4, 4) or drawn from the scene's range."""
         mujoco.mj_resetData(self.model, self.data)
         where = self.random_mug_pose() if mug_pose is None else np.asarray(mug_pose, dtype=np.float64)
-        arm = HOME if q is None else np.asarray(q, dtype=np.float64)
+        arm = np.array(self.scene.start) if q is None else np.asarray(q, dtype=np.float64)
         if where.shape != (4, 4) or not np.all(np.isfinite(where)):
             raise InputError(f"mug_pose: shape {where.shape}; expected (4, 4), finite")
         if arm.shape != (7,) or not np.all(np.isfinite(arm)):
@@ -247,7 +249,7 @@ class MugWorld:
 
     @property
     def qpos(self) -> Array:
-        """(16,) arm 7, fingers 2, mug position 3 and quaternion 4: enough for a separate rendering process to mirror this world."""
+        """(16,) arm 7, fingers 2, mug position 3 and quaternion 4: enough for another process to mirror this world."""
         return self.data.qpos.copy()
 
     @qpos.setter
@@ -319,6 +321,6 @@ def standing_pose(x: float, y: float, yaw: float) -> Array:
 
 
 __all__ = [
-    "CONTACT_KINDS", "FORBIDDEN", "GRIPPER_SPEED", "GRIP_FORCE", "HOLD_TIME", "HOME", "LIFT_HEIGHT", "MAX_WIDTH", "TIMESTEP",
-    "Contact", "MugWorld", "Snapshot", "standing_pose",
+    "CONTACT_KINDS", "FORBIDDEN", "GRIPPER_SPEED", "GRIP_FORCE", "HOLD_TIME", "HOME", "LIFT_HEIGHT", "MAX_WIDTH", "START_Q",
+    "TIMESTEP", "Contact", "MugWorld", "Snapshot", "standing_pose",
 ]
