@@ -53,7 +53,7 @@ class DetectorConfig:
     max_unevenness: float = setting(0.35, "difference of white, or black, between edges over contrast", lo=0.0, hi=10.0)
     min_pattern_match: float = setting(0.90, "correlation of the rectified marker with the print", lo=0.0, hi=1.0)
     max_edge_rms: float = setting(0.30, "scatter of edge points about the fitted edge", unit="px", lo=0.05, hi=3.0)
-    max_edge_width: float = setting(2.5, "width of the black-white transition (10 to 90 %)", unit="px", lo=0.5, hi=20.0)
+    max_edge_width: float = setting(2.0, "width of the black-white transition (10 to 90 %)", unit="px", lo=0.5, hi=20.0)
     max_edge_share: float = setting(0.62, "width of the transition over a module's width", lo=0.05, hi=2.0)
     error_correction: float = setting(0.0, "share of the dictionary's error-correction capacity in use", lo=0.0, hi=1.0)
 
