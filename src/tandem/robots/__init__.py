@@ -1,1 +1,1 @@
-"""Arms: kinematics, limits, enclosing collision spheres, batched forward and inverse kinematics. Imports core, NumPy and numba only."""
+"""Arms: kinematics, limits, enclosing collision spheres, batched forward and inverse kinematics."""

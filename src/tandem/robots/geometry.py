@@ -1,14 +1,15 @@
 """Spheres that provably enclose convex solids: the covering proof, the fit, and distances between sphere-covered links.
 
-The proof is a branch and bound over boxes. A box that lies wholly beyond one face plane of the hull is outside; a box whose farthest
-corner lies in one sphere is covered; any other box is halved. When no box is left, every point of the solid is in some sphere: not a
-statement about samples. It ends because the fit leaves each sphere a small slack.
+The proof is a branch and bound over boxes. A box that lies wholly beyond one face plane of the hull is outside; a box whose
+farthest corner lies in one sphere is covered; any other box is halved. When no box is left, every point of the solid is in some
+sphere: not a statement about samples. It ends because the fit leaves each sphere a small slack.
 """
 
 from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 from numba import njit
@@ -27,7 +28,10 @@ FINEST = 2e-5
 
 @dataclass(frozen=True)
 class Hull:
-    """A convex polytope: ``vertices`` (V, 3) [m] and ``planes`` (F, 4), rows (unit normal, offset), inside where ``n x + d <= 0``."""
+    """A convex polytope: ``vertices`` (V, 3) [m], ``planes`` (F, 4) rows (unit normal n, d) with ``n x + d <= 0`` inside,
+
+    ``triangles`` (T, 3, 3) the corners of its faces [m].
+    """
 
     vertices: Array
     planes: Array
@@ -35,12 +39,12 @@ class Hull:
 
 
 def convex_hull(vertices: Array) -> Hull:
-    """Convex hull of (V, 3) points that span a volume; ``triangles`` is (T, 3, 3), the faces' corners."""
+    """Convex hull of (V, 3) points that span a volume [m]."""
     hull = ConvexHull(vertices)
     planes = np.unique(np.round(hull.equations, 12), axis=0)
     # rounding must not cut a vertex off: move each plane out to the farthest vertex
     planes[:, 3] = -(vertices @ planes[:, :3].T).max(axis=0)
-    return Hull(np.ascontiguousarray(vertices[hull.vertices]), np.ascontiguousarray(planes), np.ascontiguousarray(vertices[hull.simplices]))
+    return Hull(vertices[hull.vertices].copy(), planes.copy(), vertices[hull.simplices].copy())
 
 
 @njit(cache=True, error_model="numpy")
@@ -110,15 +114,16 @@ def uncovered(shape: Shape, center: Array, radius: Array, finest: float = FINEST
 
 
 def surface_points(hull: Hull, spacing: float) -> Array:
-    """Points on all faces, no farther than about ``spacing`` [m] apart, corners included."""
+    """Corners, and points on all faces no farther than about ``spacing`` [m] apart."""
     points = [hull.vertices]
     for triangle in hull.triangles:
         longest = max(np.linalg.norm(triangle[i] - triangle[i - 1]) for i in range(3))
         m = max(1, math.ceil(longest / spacing))
-        i, j = np.meshgrid(np.arange(m + 1), np.arange(m + 1), indexing="ij")
-        i, j = i[i + j <= m] / m, j[i + j <= m] / m
-        points.append(np.outer(1.0 - i - j, triangle[0]) + np.outer(i, triangle[1]) + np.outer(j, triangle[2]))
-    return np.unique(np.round(np.concatenate(points), 7), axis=0)
+        grid = np.array([(i, j) for i in range(m + 1) for j in range(m + 1 - i)]) / m
+        points.append(triangle[0] + grid @ (triangle[1:] - triangle[0]))
+    cloud = np.concatenate(points)
+    _, first = np.unique(np.round(cloud / (0.5 * spacing)), axis=0, return_index=True)
+    return np.concatenate([hull.vertices, cloud[np.sort(first)]])
 
 
 def fibonacci_sphere(count: int) -> Array:
@@ -160,64 +165,88 @@ def _radii(points: Array, center: Array, radius: Array) -> None:
         radius[who] = max(radius[who], math.sqrt(near[who]))
 
 
-@njit(cache=True, error_model="numpy")
-def overshoot_cost(
-    points: Array, planes: Array, starts: NDArray[np.int64], center: Array, radius: Array, directions: Array, tip: Array, tip_end: float, tip_bound: float
-) -> float:
-    """Squared overshoot [m^4], integrated over the exposed surface of the spheres that just cover ``points`` (radii are written).
+class Target(NamedTuple):
+    """What spheres are fitted to: points to cover and the polytopes that overshoot is measured from.
 
-    Args:
-        planes: (F, 4) faces of all polytopes, polytope i in rows starts[i] .. starts[i+1].
-        directions: (M, 3) unit vectors on each sphere. tip: (3,) direction in which overshoot beyond ``tip_end`` [m] is bounded.
-        tip_bound: bound on that overshoot [m]; 0 for none.
+    Attributes:
+        points: (P, 3) [m]. planes: (F, 4) faces of all polytopes, polytope i in rows starts[i] .. starts[i+1].
+        directions: (M, 3) unit vectors, the samples on each sphere.
+        tip: (3,) direction in which the spheres may reach at most ``tip_end`` [m], infinite for no bound.
     """
-    _radii(points, center, radius)
-    total = 0.0
+
+    points: Array
+    planes: Array
+    starts: NDArray[np.int64]
+    directions: Array
+    tip: Array
+    tip_end: float
+
+
+@njit(cache=True, error_model="numpy")
+def outside_by(target: Target, x: float, y: float, z: float) -> float:
+    """Largest face-plane violation [m] of the polytope that is violated least: a lower bound of the distance, < 0 inside."""
+    over = np.inf
+    for h in range(target.starts.shape[0] - 1):
+        worst = -np.inf
+        for f in range(target.starts[h], target.starts[h + 1]):
+            p = target.planes[f]
+            worst = max(worst, p[0] * x + p[1] * y + p[2] * z + p[3])
+            if worst >= over:
+                break
+        over = min(over, worst)
+    return over
+
+
+@njit(cache=True, error_model="numpy")
+def overshoot_samples(target: Target, center: Array, radius: Array) -> tuple[Array, Array]:
+    """Overshoot [m] at the samples of the spheres' exposed surface, and the area each sample stands for [m^2]."""
+    many = center.shape[0] * target.directions.shape[0]
+    over, area = np.empty(many), np.empty(many)
+    count = 0
     for s in range(center.shape[0]):
-        area = 4.0 * math.pi * radius[s] ** 2 / directions.shape[0]
-        for m in range(directions.shape[0]):
-            x = center[s, 0] + radius[s] * directions[m, 0]
-            y = center[s, 1] + radius[s] * directions[m, 1]
-            z = center[s, 2] + radius[s] * directions[m, 2]
+        for m in range(target.directions.shape[0]):
+            x = center[s, 0] + radius[s] * target.directions[m, 0]
+            y = center[s, 1] + radius[s] * target.directions[m, 1]
+            z = center[s, 2] + radius[s] * target.directions[m, 2]
             hidden = False
             for o in range(center.shape[0]):
-                if o != s:
-                    dx, dy, dz = x - center[o, 0], y - center[o, 1], z - center[o, 2]
-                    if dx * dx + dy * dy + dz * dz < radius[o] * radius[o]:
-                        hidden = True
-                        break
-            if hidden:
-                continue
-            over = np.inf
-            for h in range(starts.shape[0] - 1):
-                worst = -np.inf
-                for f in range(starts[h], starts[h + 1]):
-                    worst = max(worst, planes[f, 0] * x + planes[f, 1] * y + planes[f, 2] * z + planes[f, 3])
-                over = min(over, worst)
-            if over > 0.0:
-                total += area * over * over
-        if tip_bound > 0.0:
-            past = center[s, 0] * tip[0] + center[s, 1] * tip[1] + center[s, 2] * tip[2] + radius[s] - tip_end - tip_bound
-            if past > 0.0:
-                total += past
+                dx, dy, dz = x - center[o, 0], y - center[o, 1], z - center[o, 2]
+                if o != s and dx * dx + dy * dy + dz * dz < radius[o] * radius[o]:
+                    hidden = True
+                    break
+            if not hidden:
+                over[count] = max(0.0, outside_by(target, x, y, z))
+                area[count] = 4.0 * math.pi * radius[s] ** 2 / target.directions.shape[0]
+                count += 1
+    return over[:count], area[:count]
+
+
+@njit(cache=True, error_model="numpy")
+def overshoot_cost(target: Target, center: Array, radius: Array) -> float:
+    """Squared overshoot over the exposed surface [m^4] of the spheres that just cover the points; their radii are written."""
+    _radii(target.points, center, radius)
+    over, area = overshoot_samples(target, center, radius)
+    total = 0.0
+    for i in range(over.shape[0]):
+        total += area[i] * over[i] * over[i]
+    for s in range(center.shape[0]):
+        reach = center[s, 0] * target.tip[0] + center[s, 1] * target.tip[1] + center[s, 2] * target.tip[2] + radius[s]
+        total += max(0.0, reach - target.tip_end)
     return total
 
 
 @njit(cache=True, error_model="numpy")
-def search_centers(
-    points: Array, planes: Array, starts: NDArray[np.int64], center: Array, directions: Array, tip: Array, tip_end: float, tip_bound: float,
-    moves: Array, picks: NDArray[np.int64],
-) -> tuple[Array, Array, float]:
-    """Improve centres by random moves (moves (N, 3) [m], of sphere picks (N,)) that are kept when :func:`overshoot_cost` falls."""
+def search_centers(target: Target, center: Array, moves: Array, picks: NDArray[np.int64]) -> tuple[Array, Array, float]:
+    """Improve centres by random moves (N, 3) [m] of the spheres ``picks`` (N,), kept when :func:`overshoot_cost` falls."""
     radius = np.empty(center.shape[0])
     best_center = center.copy()
-    best = overshoot_cost(points, planes, starts, best_center, radius, directions, tip, tip_end, tip_bound)
+    best = overshoot_cost(target, best_center, radius)
     best_radius = radius.copy()
     trial = best_center.copy()
     for i in range(moves.shape[0]):
         trial[:] = best_center
         trial[picks[i]] += moves[i]
-        cost = overshoot_cost(points, planes, starts, trial, radius, directions, tip, tip_end, tip_bound)
+        cost = overshoot_cost(target, trial, radius)
         if cost < best:
             best = cost
             best_center[:] = trial
@@ -237,6 +266,27 @@ def _seed_centers(points: Array, count: int, rng: np.random.Generator) -> Array:
     return center
 
 
+def _holds(outer: Hull, inner: Hull) -> bool:
+    return bool(np.all(inner.vertices @ outer.planes[:, :3].T + outer.planes[:, 3] <= -1e-9))
+
+
+def _target(shapes: list[Shape], tip: Array | None, tip_bound: float, samples: int) -> Target:
+    solids = [_polytope(s) for s in shapes]
+    hulls = [convex_hull(v) for v in solids]
+    size = float(np.ptp(np.concatenate(solids), axis=0).max())
+    hulls = [h for i, h in enumerate(hulls) if not any(_holds(o, h) for k, o in enumerate(hulls) if k != i)] or hulls[:1]
+    points = np.concatenate([surface_points(h, size / 25.0) for h in hulls])
+    direction = np.zeros(3) if tip is None else np.asarray(tip, dtype=np.float64)
+    end = float((points @ direction).max()) + tip_bound if tip is not None and tip_bound > 0.0 else np.inf
+    starts = np.cumsum([0, *(len(h.planes) for h in hulls)]).astype(np.int64)
+    return Target(points, np.concatenate([h.planes for h in hulls]), starts, fibonacci_sphere(samples), direction, end)
+
+
+def exposed_overshoot(shapes: list[Shape], center: Array, radius: Array) -> Array:
+    """How far [m] samples of the spheres' exposed surface lie beyond the shapes' face planes."""
+    return overshoot_samples(_target(shapes, None, 0.0, 1000), center, radius)[0]
+
+
 def fit_spheres(
     shapes: list[Shape], count: int, steps: int, rng: np.random.Generator, tip: Array | None = None, tip_bound: float = 0.0
 ) -> tuple[Array, Array]:
@@ -244,29 +294,18 @@ def fit_spheres(
 
     Args:
         shapes: convex solids in one frame. steps: search steps. rng: decides the result with the other arguments.
-        tip: (3,) unit vector; with ``tip_bound`` > 0 [m] the spheres reach at most about that far past the shapes in that direction.
+        tip: (3,) unit vector; with ``tip_bound`` > 0 [m] the spheres reach at most about that far beyond the shapes that way.
 
     Returns:
         centres (count, 3) and radii (count,) [m], proven by :func:`uncovered`.
     """
     if all(len(s.vertices) == 1 for s in shapes):
         return np.concatenate([s.vertices for s in shapes]), np.array([s.radius for s in shapes]) + SLACK
-    solid = [_polytope(s) for s in shapes]
-    hulls = [convex_hull(v) for v in solid]
-    size = float(np.ptp(np.concatenate(solid), axis=0).max())
-    points = np.concatenate([surface_points(h, max(0.004, size / 40.0)) for h in hulls])
-    starts = np.cumsum([0, *(len(h.planes) for h in hulls)]).astype(np.int64)
-    planes = np.concatenate([h.planes for h in hulls])
-    direction = np.zeros(3) if tip is None else np.asarray(tip, dtype=np.float64)
-    tip_end = float((points @ direction).max())
-    sphere = fibonacci_sphere(150)
-    best: tuple[Array, Array, float] | None = None
-    for start in range(4):
-        center = _seed_centers(points, count, rng)
-        share = steps // 8 if start < 3 else steps // 8
-        best = _better(best, _search(points, planes, starts, center, sphere, direction, tip_end, tip_bound, share, size, rng))
-    assert best is not None
-    best = _better(best, _search(points, planes, starts, best[0], sphere, direction, tip_end, tip_bound, steps // 2, 0.3 * size, rng))
+    target = _target(shapes, tip, tip_bound - SLACK, 150)
+    size = float(np.ptp(target.points, axis=0).max())
+    starts = [_search(target, _seed_centers(target.points, count, rng), steps // 8, 0.06 * size, rng) for _ in range(4)]
+    best = min(starts, key=lambda result: result[2])
+    best = _search(target, best[0], steps - 4 * (steps // 8), 0.03 * size, rng)
     return _prove(shapes, best[0], best[1] + SLACK)
 
 
@@ -278,18 +317,9 @@ def _polytope(shape: Shape) -> Array:
     return (shape.vertices[:, None] + shape.radius * corners).reshape(-1, 3)
 
 
-def _better(a: tuple[Array, Array, float] | None, b: tuple[Array, Array, float]) -> tuple[Array, Array, float]:
-    return b if a is None or b[2] < a[2] else a
-
-
-def _search(
-    points: Array, planes: Array, starts: NDArray[np.int64], center: Array, sphere: Array, tip: Array, tip_end: float, tip_bound: float,
-    steps: int, size: float, rng: np.random.Generator,
-) -> tuple[Array, Array, float]:
-    scale = size * 10.0 ** np.linspace(-1.2, -3.0, steps)
-    moves = rng.standard_normal((steps, 3)) * scale[:, None]
-    picks = rng.integers(0, len(center), steps)
-    return search_centers(points, planes, starts, center, sphere, tip, tip_end, tip_bound, moves, picks)
+def _search(target: Target, center: Array, steps: int, scale: float, rng: np.random.Generator) -> tuple[Array, Array, float]:
+    moves = rng.standard_normal((steps, 3)) * scale * 10.0 ** np.linspace(0.0, -2.0, steps)[:, None]
+    return search_centers(target, center, moves, rng.integers(0, len(center), steps))
 
 
 def _prove(shapes: list[Shape], center: Array, radius: Array) -> tuple[Array, Array]:

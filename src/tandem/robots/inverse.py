@@ -1,9 +1,10 @@
 """Inverse kinematics of end-effector chunks: damped least squares from waypoint to waypoint, compiled and batched.
 
 Each waypoint starts at the previous one's solution, so a chunk stays on one branch of the kinematics. Step of an iteration:
-``dq = z + J^T (J J^T + mu I)^-1 (e - J z)`` with the pose error ``e``, damping ``mu`` in proportion to ``|e|^2`` (Levenberg-Marquardt;
-Sugihara, "Solvability-unconcerned inverse kinematics by the Levenberg-Marquardt method", IEEE T-RO 27(5), 2011) and, on the first
-iteration, a pull ``z`` towards a posture, which the projection confines to the null space so that the redundancy does not drift.
+``dq = z + J^T (J J^T + mu I)^-1 (e - J z)`` with the pose error ``e``, damping ``mu`` in proportion to ``|e|^2``
+(Levenberg-Marquardt; Sugihara, "Solvability-unconcerned inverse kinematics by the Levenberg-Marquardt method", IEEE T-RO 27(5),
+2011) and, on the first iteration, a pull ``z`` towards a posture, which the projection confines to the null space so that the
+redundancy does not drift.
 A joint that would leave its range is held at the limit and the others are asked to make up for it. Results are re-evaluated with
 forward kinematics; nothing is clamped without a status that says so.
 """
@@ -13,6 +14,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 from enum import IntEnum
+from typing import NamedTuple
 
 import numpy as np
 from numba import njit, prange
@@ -25,6 +27,8 @@ from tandem.robots.model import ArmModel
 Array = NDArray[np.float64]
 IntArray = NDArray[np.int64]
 
+#: longest joint step of one iteration [rad]
+MAX_STEP = 0.5
 OK, NOT_CONVERGED, BRANCH_JUMP, POSITION_LIMIT, VELOCITY_LIMIT = 0, 1, 2, 3, 4
 
 
@@ -40,6 +44,31 @@ class IkStatus(IntEnum):
     POSITION_LIMIT = POSITION_LIMIT
     #: reached, but faster than a joint's velocity limit
     VELOCITY_LIMIT = VELOCITY_LIMIT
+
+
+class IkModel(NamedTuple):
+    """The arrays of :class:`~tandem.robots.model.ArmModel` that the kernels need, under the same names."""
+
+    joint_type: IntArray
+    placement: Array
+    axis: Array
+    tool: Array
+    lower: Array
+    upper: Array
+    velocity: Array
+    velocity_position: Array
+
+
+class IkSettings(NamedTuple):
+    """Parameters of :func:`solve_chunk`, under the same names."""
+
+    posture: Array
+    dt: float
+    posture_gain: float
+    position_tolerance: float
+    rotation_tolerance: float
+    jump: float
+    iterations: int
 
 
 @dataclass(frozen=True)
@@ -139,15 +168,12 @@ def damped_step(jac: Array, e: Array, z: Array, held: NDArray[np.bool_], mu: flo
 
 
 @njit(cache=True, error_model="numpy")
-def reach_pose(
-    joint_type: IntArray, placement: Array, axis: Array, tool: Array, lower: Array, upper: Array, target: Array, pull: Array,
-    tolerance: Array, iterations: int, hold: bool, q: Array,
-) -> tuple[float, float]:
+def reach_pose(arm: IkModel, settings: IkSettings, target: Array, pull: Array, hold: bool, q: Array) -> tuple[float, float]:
     """Move q (n,) in place until the tool is at ``target`` (4, 4).
 
     Args:
-        pull: (n,) null-space displacement of the first iteration [rad]. tolerance: (2,) [m, rad].
-        hold: keep joints within [lower, upper] by holding them at the limit; otherwise limits are ignored.
+        pull: (n,) null-space displacement of the first iteration [rad].
+        hold: keep joints within their limits by holding them there; otherwise limits are ignored.
 
     Returns:
         position error [m] and rotation error [rad] at the final q, by forward kinematics.
@@ -156,128 +182,110 @@ def reach_pose(
     frames, tcp, jac = np.empty((n + 1, 4, 4)), np.empty((4, 4)), np.empty((6, n))
     e, dq, z, held = np.empty(6), np.empty(n), pull.copy(), np.zeros(n, dtype=np.bool_)
     position, rotation = np.inf, np.inf
-    for step in range(iterations + 1):
-        fk_single(joint_type, placement, axis, q, frames)
-        compose(frames[n], tool, tcp)
+    for step in range(settings.iterations + 1):
+        fk_single(arm.joint_type, arm.placement, arm.axis, q, frames)
+        compose(frames[n], arm.tool, tcp)
         pose_error(tcp, target, e)
         position = math.sqrt(e[0] * e[0] + e[1] * e[1] + e[2] * e[2])
         rotation = math.sqrt(e[3] * e[3] + e[4] * e[4] + e[5] * e[5])
-        done = position <= tolerance[0] and rotation <= tolerance[1]
-        if step == iterations or (done and step > 0) or not math.isfinite(position + rotation):
+        done = position <= settings.position_tolerance and rotation <= settings.rotation_tolerance
+        if step == settings.iterations or (done and step > 0) or not math.isfinite(position + rotation):
             break
-        jacobian_single(joint_type, axis, frames, tcp[0, 3], tcp[1, 3], tcp[2, 3], jac)
+        jacobian_single(arm.joint_type, arm.axis, frames, tcp[0, 3], tcp[1, 3], tcp[2, 3], jac)
         mu = 0.1 * (position * position + rotation * rotation) + 1e-9
         damped_step(jac, e, z, held, mu, dq)
         if hold:
-            again = False
+            stopped = False
             for k in range(n):
-                if not held[k] and (q[k] + dq[k] < lower[k] or q[k] + dq[k] > upper[k]):
-                    held[k] = True
-                    again = True
-                    q[k] = lower[k] if q[k] + dq[k] < lower[k] else upper[k]
-            if again:
+                if not held[k] and (q[k] + dq[k] < arm.lower[k] or q[k] + dq[k] > arm.upper[k]):
+                    stopped = held[k] = True
+                    q[k] = arm.lower[k] if q[k] + dq[k] < arm.lower[k] else arm.upper[k]
+            if stopped:
                 continue
         largest = 0.0
         for k in range(n):
             largest = max(largest, abs(dq[k]))
             z[k] = 0.0
-        shrink = 1.0 if largest <= 0.5 else 0.5 / largest
         for k in range(n):
-            q[k] += shrink * dq[k]
-        if hold and step % 8 == 7:
+            q[k] += dq[k] * (1.0 if largest <= MAX_STEP else MAX_STEP / largest)
+        if step % 8 == 7:
             held[:] = False
     return position, rotation
 
 
 @njit(cache=True, error_model="numpy")
-def judge(
-    q: Array, before: Array, lower: Array, upper: Array, velocity: Array, velocity_position: Array, dt: float, jump: float
-) -> int:
-    """Status of a converged waypoint q (n,) reached from ``before`` (n,) in dt [s].
+def judge(arm: IkModel, settings: IkSettings, before: Array, q: Array) -> int:
+    """Status of a converged waypoint q (n,) reached from ``before`` (n,).
 
     The mean velocity is held against the position-dependent limit at whichever end of the step is tighter.
     """
-    fast = False
+    fast = jumped = False
     for k in range(q.shape[0]):
-        if q[k] < lower[k] or q[k] > upper[k]:
+        if not arm.lower[k] <= q[k] <= arm.upper[k]:
             return POSITION_LIMIT
         move = q[k] - before[k]
-        limit = velocity[k]
-        a, b = velocity_position[k, 0], velocity_position[k, 1]
+        limit = arm.velocity[k]
+        a, b, up, low = arm.velocity_position[k]
         if not math.isnan(a):
-            room = velocity_position[k, 2] - max(q[k], before[k]) if move > 0.0 else min(q[k], before[k]) - velocity_position[k, 3]
+            room = up - max(q[k], before[k]) if move > 0.0 else min(q[k], before[k]) - low
             limit = min(limit, max(0.0, math.sqrt(max(b * room, 0.0)) - a))
-        fast = fast or abs(move) > limit * dt
-    for k in range(q.shape[0]):
-        if abs(q[k] - before[k]) > jump:
-            return BRANCH_JUMP
-    return VELOCITY_LIMIT if fast else OK
+        fast = fast or abs(move) > limit * settings.dt
+        jumped = jumped or abs(move) > settings.jump
+    return BRANCH_JUMP if jumped else (VELOCITY_LIMIT if fast else OK)
 
 
 @njit(cache=True, error_model="numpy")
 def solve_one(
-    joint_type: IntArray, placement: Array, axis: Array, tool: Array, lower: Array, upper: Array, velocity: Array, velocity_position: Array,
-    start: Array, poses: Array, posture: Array, dt: float, gain: float, jump: float, tolerance: Array, iterations: int,
-    q_out: Array, status: IntArray, error: Array,
+    arm: IkModel, settings: IkSettings, start: Array, poses: Array, q_out: Array, status: IntArray, error: Array
 ) -> None:
     """One chunk: start (n,), poses (H, 4, 4) -> q_out (H, n), status (H,), error (H, 2) [m, rad]."""
     n = start.shape[0]
-    before, q, pull = start.copy(), np.empty(n), np.empty(n)
+    before, q, free, pull = start.copy(), np.empty(n), np.empty(n), np.empty(n)
     for h in range(poses.shape[0]):
         finite = True
         for k in range(n):
             finite = finite and math.isfinite(before[k])
-            pull[k] = gain * dt * (posture[k] - before[k])
-            q[k] = before[k]
-        for r in range(3):
+            pull[k] = settings.posture_gain * settings.dt * (settings.posture[k] - before[k])
+        for r in range(4):
             for c in range(4):
                 finite = finite and math.isfinite(poses[h, r, c])
         if not finite:
             q_out[h], status[h], error[h, 0], error[h, 1] = before, NOT_CONVERGED, np.inf, np.inf
             continue
-        position, rotation = reach_pose(
-            joint_type, placement, axis, tool, lower, upper, poses[h], pull, tolerance, iterations, True, q
-        )
-        if not (position <= tolerance[0] and rotation <= tolerance[1]):
-            free = before.copy()
-            p2, r2 = reach_pose(joint_type, placement, axis, tool, lower, upper, poses[h], pull, tolerance, iterations, False, free)
-            if p2 <= tolerance[0] and r2 <= tolerance[1]:
-                q[:] = free
-                position, rotation = p2, r2
-        if position <= tolerance[0] and rotation <= tolerance[1]:
-            status[h] = judge(q, before, lower, upper, velocity, velocity_position, dt, jump)
-        else:
-            status[h] = NOT_CONVERGED
-        q_out[h], error[h, 0], error[h, 1] = q, position, rotation
+        q[:] = before
+        error[h, 0], error[h, 1] = reach_pose(arm, settings, poses[h], pull, True, q)
+        reached = error[h, 0] <= settings.position_tolerance and error[h, 1] <= settings.rotation_tolerance
+        if not reached:
+            free[:] = before
+            position, rotation = reach_pose(arm, settings, poses[h], pull, False, free)
+            if position <= settings.position_tolerance and rotation <= settings.rotation_tolerance:
+                q[:], error[h, 0], error[h, 1], reached = free, position, rotation, True
+        status[h] = judge(arm, settings, before, q) if reached else NOT_CONVERGED
+        q_out[h] = q
         before[:] = q
 
 
 @njit(cache=True, error_model="numpy")
 def solve_batch(
-    joint_type: IntArray, placement: Array, axis: Array, tool: Array, lower: Array, upper: Array, velocity: Array, velocity_position: Array,
-    start: Array, poses: Array, posture: Array, dt: float, gain: float, jump: float, tolerance: Array, iterations: int,
-    q_out: Array, status: IntArray, error: Array,
+    arm: IkModel, settings: IkSettings, start: Array, poses: Array, q_out: Array, status: IntArray, error: Array
 ) -> None:
     """:func:`solve_one` for start (B, n), poses (B, H, 4, 4)."""
     for b in range(start.shape[0]):
-        solve_one(
-            joint_type, placement, axis, tool, lower, upper, velocity, velocity_position, start[b], poses[b], posture, dt, gain, jump,
-            tolerance, iterations, q_out[b], status[b], error[b],
-        )
+        solve_one(arm, settings, start[b], poses[b], q_out[b], status[b], error[b])
 
 
 @njit(cache=True, parallel=True, error_model="numpy")
 def solve_batch_parallel(
-    joint_type: IntArray, placement: Array, axis: Array, tool: Array, lower: Array, upper: Array, velocity: Array, velocity_position: Array,
-    start: Array, poses: Array, posture: Array, dt: float, gain: float, jump: float, tolerance: Array, iterations: int,
-    q_out: Array, status: IntArray, error: Array,
+    arm: IkModel, settings: IkSettings, start: Array, poses: Array, q_out: Array, status: IntArray, error: Array
 ) -> None:
     """:func:`solve_batch` over all numba threads."""
     for b in prange(start.shape[0]):
-        solve_one(
-            joint_type, placement, axis, tool, lower, upper, velocity, velocity_position, start[b], poses[b], posture, dt, gain, jump,
-            tolerance, iterations, q_out[b], status[b], error[b],
-        )
+        solve_one(arm, settings, start[b], poses[b], q_out[b], status[b], error[b])
+
+
+def ik_model(arm: ArmModel) -> IkModel:
+    """The part of ``arm`` that the kernels need."""
+    return IkModel(*(getattr(arm, name) for name in IkModel._fields))
 
 
 def _vector(name: str, value: ArrayLike, shape: tuple[int, ...]) -> Array:
@@ -312,8 +320,8 @@ def solve_chunk(
         iterations: at most this many steps a waypoint. parallel: spread the batch over all numba threads.
 
     Returns:
-        One status a waypoint. A waypoint that was not reached holds the nearest configuration found and the next one starts there, a
-        non-finite pose repeats the one before. Status of the first step is judged from ``q_start``.
+        One status a waypoint. A waypoint that was not reached holds the last configuration tried and the next one starts there;
+        a non-finite pose repeats the one before. The first waypoint is judged from ``q_start``.
 
     Raises:
         InputError: wrong shapes, or a parameter that is not finite and positive. NaN in ``q_start`` or ``poses`` is no error.
@@ -326,16 +334,18 @@ def solve_chunk(
     for name, value in positive.items():
         if not (math.isfinite(value) and value > 0.0):
             raise InputError(f"{name} = {value}: must be finite and > 0")
-    if iterations < 1 or not (math.isfinite(posture_gain) and 0.0 <= posture_gain * dt <= 1.0):
-        raise InputError(f"iterations = {iterations}, posture_gain = {posture_gain}: need iterations >= 1 and 0 <= posture_gain * dt <= 1")
+    if iterations < 1:
+        raise InputError(f"iterations = {iterations}: must be >= 1")
+    if not (math.isfinite(posture_gain) and 0.0 <= posture_gain * dt <= 1.0):
+        raise InputError(f"posture_gain = {posture_gain}: posture_gain * dt must lie in 0 .. 1")
     start = _vector("q_start", q_start, (batch, arm.n))
     rest = _vector("posture", arm.home if posture is None else posture, (arm.n,))
     if not np.all(np.isfinite(rest)):
         raise InputError("posture: contains NaN or infinity")
     q = np.empty((batch, horizon, arm.n))
     status, error = np.empty((batch, horizon), dtype=np.int64), np.empty((batch, horizon, 2))
-    (solve_batch_parallel if parallel else solve_batch)(
-        arm.joint_type, arm.placement, arm.axis, arm.tool, arm.lower, arm.upper, arm.velocity, arm.velocity_position, start, poses, rest,
-        float(dt), float(posture_gain), float(jump), np.array([position_tolerance, rotation_tolerance]), int(iterations), q, status, error,
+    settings = IkSettings(
+        rest, float(dt), float(posture_gain), float(position_tolerance), float(rotation_tolerance), float(jump), int(iterations)
     )
+    (solve_batch_parallel if parallel else solve_batch)(ik_model(arm), settings, start, poses, q, status, error)
     return IkResult(q, status, np.ascontiguousarray(error[..., 0]), np.ascontiguousarray(error[..., 1]))

@@ -1,4 +1,4 @@
-"""The arm as arrays: kinematics, limits and collision spheres of any serial arm, read from ``config/robots/<name>.yaml`` and a URDF.
+"""The arm as arrays: kinematics, limits and collision spheres of any serial arm, from ``config/robots/<name>.yaml`` and a URDF.
 
 Everything a compiled kernel needs is a float64 or int64 C-contiguous array of :class:`ArmModel`; nothing is specific to one arm.
 """
@@ -34,15 +34,16 @@ class ArmModel:
         placement: (n, 4, 4) parent link frame -> joint frame at q = 0 (for joint 0: base frame -> joint frame).
         axis: (n, 3) unit vectors in the joint frame. tool: (4, 4) last link frame -> tool centre point.
         lower, upper: (n,) [rad]. velocity: (n,) [rad/s]. acceleration: (n,) [rad/s^2]. jerk: (n,) [rad/s^3].
-        velocity_position: (n, 4) rows (offset a [rad/s], factor b [rad/s^2], upper anchor [rad], lower anchor [rad]) of the limits
-            that shrink towards the joint's ends, see :func:`velocity_limits`; NaN rows where a joint has none.
+        velocity_position: (n, 4) rows (offset a [rad/s], factor b [rad/s^2], upper anchor [rad], lower anchor [rad]) of
+            the limits that shrink towards the joint's ends, see :func:`velocity_limits`; NaN rows where a joint has none.
         sphere_link: (S,) index into link_names. sphere_center: (S, 3) in that link's frame [m]. sphere_radius: (S,) [m].
-            The spheres of a link enclose the convex hull of each of its collision shapes, gripper fingers over their whole stroke.
-        link_center, link_radius: (n + 1, 3) and (n + 1,) one ball a link that contains all of its spheres (radius -1: link has none).
+            A link's spheres enclose the convex hull of each of its collision shapes, gripper fingers over their whole stroke.
+        link_center, link_radius: (n + 1, 3) and (n + 1,) one ball a link around all of its spheres (radius -1: it has none).
         self_pairs: (P, 2) link indices that must be kept apart. self_dropped: ((i, j), why) for every pair that need not.
-        self_spheres: (K, 2) sphere indices of self_pairs, in the order of self_pairs; self_offset: (P + 1,) where each pair's begin.
+        self_spheres: (K, 2) sphere indices, those of self_pairs[p] in rows self_offset[p] .. self_offset[p + 1].
         exclusions: (link name, obstacle name) pairs never checked (the base link stands on the table).
-        home: (n,) a configuration far from limits and self-collision [rad]. stroke: largest gripper width [m], 0 without a gripper.
+        home: (n,) a configuration far from limits and self-collision [rad].
+        stroke: largest gripper width [m], 0 without a gripper.
         digest: SHA-256 over all of the above; part of every verdict.
     """
 
@@ -93,9 +94,7 @@ class LimitsConfig:
     velocity: list[float] = setting([], "velocity limits", unit="rad/s", lo=1e-3, hi=100.0)
     acceleration: list[float] = setting([], "acceleration limits", unit="rad/s^2", lo=1e-3, hi=1e4)
     jerk: list[float] = setting([], "jerk limits", unit="rad/s^3", lo=1e-3, hi=1e6)
-    velocity_position: list[list[float]] = setting(
-        [], "offset, factor, upper anchor, lower anchor of each joint's position-dependent velocity limit; [] for none", lo=-100.0, hi=100.0
-    )
+    velocity_position: list[list[float]] = setting([], "rows of ArmModel.velocity_position, [] for none", lo=-100.0, hi=100.0)
 
 
 @dataclass(frozen=True)
@@ -104,7 +103,7 @@ class GroupConfig:
 
     parts: list[str] = setting([], "URDF links, all rigid to one moving link")
     spheres: int = setting(4, "number of spheres", lo=1, hi=64)
-    tip: float = setting(0.0, "largest overshoot past the group's far end along the tool's z axis, 0 for no bound", unit="m", lo=0.0, hi=1.0)
+    tip: float = setting(0.0, "largest overshoot along the tool's z axis, 0 for no bound", unit="m", lo=0.0, hi=1.0)
 
 
 @dataclass(frozen=True)
@@ -114,8 +113,7 @@ class FitConfig:
     seed: int = setting(0, "seed of the search", lo=0)
     steps: int = setting(4000, "steps of the search, a group", lo=0, hi=1_000_000)
     spheres: int = setting(4, "spheres for a URDF link in no group", lo=1, hi=64)
-    samples: int = setting(20000, "configurations at which link pairs are compared", lo=100, hi=10_000_000)
-    margin: float = setting(0.03, "pairs that stay farther apart than this at every sample are dropped", unit="m", lo=0.0, hi=1.0)
+    margin: float = setting(0.005, "pairs proven to stay farther apart than this are not checked", unit="m", lo=0.0, hi=1.0)
     groups: list[GroupConfig] = setting([], "links fitted together or with another number of spheres")
 
 
@@ -153,7 +151,7 @@ def _velocity_position(rows: list[list[float]], n: int, where: str) -> Array:
     for i, row in enumerate(rows):
         if row:
             if len(row) != 4 or row[0] < 0.0 or row[1] <= 0.0 or row[2] <= row[3]:
-                raise ConfigError(f"{where}[{i}] = {row}: expected [offset >= 0, factor > 0, upper anchor > lower anchor, lower anchor]")
+                raise ConfigError(f"{where}[{i}] = {row}: expected [offset >= 0, factor > 0, upper anchor, lower anchor]")
             out[i] = row
     return out
 
@@ -179,7 +177,8 @@ def read_spheres(path: Path, links: tuple[str, ...]) -> dict[str, Any]:
         pairs = [sorted((index[a], index[b])) for a, b in data["self_pairs"]]
         dropped = tuple(((index[a], index[b]), str(why)) for a, b, why in data["self_dropped"])
     except KeyError as error:
-        raise ConfigError(f"{path}: unknown link or missing key {error}; links: {', '.join(links)}; keys: spheres, self_pairs, self_dropped") from error
+        known = f"links: {', '.join(links)}; keys: spheres, self_pairs, self_dropped"
+        raise ConfigError(f"{path}: unknown link or missing key {error}; {known}") from error
     except (OSError, yaml.YAMLError, TypeError, ValueError, AttributeError) as error:
         raise ConfigError(f"{path}: cannot be read as fitted spheres: {error}") from error
     if not np.all(np.isfinite(table)) or np.any(table[:, 3] <= 0.0):
@@ -234,7 +233,7 @@ def _digest(values: dict[str, Any]) -> str:
 def robot_config(name_or_path: str | Path) -> tuple[RobotConfig, Path]:
     """The configuration of an arm and the file it came from: ``fr3`` means ``config/robots/fr3.yaml``."""
     text = str(name_or_path)
-    path = config_file(text) if text.endswith((".yaml", ".yml")) and Path(text).is_file() else config_file("robots", Path(text).stem + ".yaml")
+    path = config_file(text) if text.endswith((".yaml", ".yml")) else config_file("robots", f"{text}.yaml")
     config = load(RobotConfig, path)
     for key in ("name", "urdf", "base", "tcp"):
         if not getattr(config, key):
@@ -317,7 +316,7 @@ def velocity_limits(arm: ArmModel, q: ArrayLike) -> tuple[Array, Array]:
     """Lowest and highest joint velocity allowed at q (..., n): two arrays (..., n) [rad/s].
 
     ``hi = min(v, max(0, sqrt(b (anchor_up - q)) - a))`` and ``lo = -min(v, max(0, sqrt(b (q - anchor_low)) - a))``, the FR3's
-    position-dependent limits (Franka control interface documentation, "Limits for Franka Research 3"); plain +-v without coefficients.
+    position-dependent limits (Franka control interface documentation, "Limits for Franka Research 3"); +-v without coefficients.
     NaN in ``q`` gives NaN.
 
     Raises:

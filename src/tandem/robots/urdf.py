@@ -29,7 +29,10 @@ _SHAPES = ("mesh", "box", "cylinder", "sphere")
 
 @dataclass(frozen=True)
 class Shape:
-    """A convex solid: all points within ``radius`` [m] of the convex hull of ``vertices`` (V, 3) [m], in the frame of ``link``; ``part`` is its URDF link."""
+    """A convex solid: all points within ``radius`` [m] of the convex hull of ``vertices`` (V, 3) [m], in the frame of ``link``.
+
+    ``link`` counts the chain's moving links from 1, 0 is the base; ``part`` is the URDF link that carries the shape.
+    """
 
     link: int
     name: str
@@ -40,7 +43,7 @@ class Shape:
 
 @dataclass(frozen=True)
 class Chain:
-    """A serial chain; see :class:`tandem.robots.model.ArmModel` for the arrays. ``stroke``: sum of the gripper fingers' ranges [m]."""
+    """A serial chain; arrays as in :class:`tandem.robots.model.ArmModel`. ``stroke``: sum of the gripper fingers' ranges [m]."""
 
     joint_names: tuple[str, ...]
     link_names: tuple[str, ...]
@@ -87,7 +90,7 @@ def resolve_source(source: str, relative_to: Path) -> Path:
         for place in places:
             if (place / name).is_file():
                 return place / name
-        raise ConfigError(f"{relative_to}: {source}: no Python or ROS package {package!r} with the file {name!r}; install {package}")
+        raise ConfigError(f"{relative_to}: {source}: no Python or ROS package {package!r} with the file {name!r}; install it")
     path = Path(source) if Path(source).is_absolute() else relative_to.parent / source
     if not path.is_file():
         raise ConfigError(f"{relative_to}: {source}: no such file ({path})")
@@ -271,7 +274,7 @@ class _Tree:
                 self.stroke += joint.upper - joint.lower
                 below = [_swept(s, joint) for s in below]
             elif joint.kind != "fixed" and below:
-                raise ConfigError(f"{self.path}: joint {joint.name}: a {joint.kind} joint off the chain to the tcp is not supported")
+                raise ConfigError(f"{self.path}: joint {joint.name}: a {joint.kind} joint off the chain is not supported")
             shapes += [_moved(s, joint.origin, 0) for s in below]
         return shapes
 
@@ -283,18 +286,19 @@ def read_chain(path: Path, base: str, tcp: str, extra: dict[str, list[Path]] | N
         extra: more meshes (STL, OBJ) to enclose, by the URDF link in whose frame they are given.
 
     Raises:
-        ConfigError: not readable as URDF; unknown links; no, or a mimicking, floating or planar joint on the chain; a movable joint other than
-            a sliding one with limits off it; a collision shape or mesh that cannot be read.
+        ConfigError: not readable as URDF; unknown links; no, or a mimicking, floating or planar joint on the chain; a movable
+            joint off it other than a sliding one with limits; a collision shape or mesh that cannot be read.
     """
     tree, extra = _Tree(path), extra or {}
     unknown = set(extra) - set(tree.links)
     if unknown:
-        raise ConfigError(f"{path}: extra geometry for unknown link(s) {', '.join(sorted(unknown))}; there are: {', '.join(tree.links)}")
+        raise ConfigError(f"{path}: extra geometry: no link {', '.join(sorted(unknown))}; there are: {', '.join(tree.links)}")
     joints = tree.path_between(base, tcp)
     moving = [j for j in joints if j.kind != "fixed"]
     for j in moving:
         if j.kind not in ("revolute", "continuous", "prismatic") or j.mimic:
-            raise ConfigError(f"{path}: joint {j.name}: a {'mimicking' if j.mimic else j.kind} joint on the chain is not supported")
+            kind = "mimicking" if j.mimic else j.kind
+            raise ConfigError(f"{path}: joint {j.name}: a {kind} joint on the chain is not supported")
     if not moving:
         raise ConfigError(f"{path}: no movable joint between {base!r} and {tcp!r}")
     on_path = {j.name for j in moving}
