@@ -51,7 +51,7 @@ class EstimatorConfig:
 
     detector: DetectorConfig = field(default_factory=DetectorConfig)
     corner_noise: float = setting(0.12, "standard deviation of a refined corner coordinate", unit="px", lo=0.01, hi=5.0)
-    edge_bias: float = setting(0.05, "systematic shift of all edges outwards or inwards when sharp", unit="px", lo=0.0, hi=5.0)
+    edge_bias: float = setting(0.08, "systematic shift of all edges outwards or inwards when sharp", unit="px", lo=0.0, hi=5.0)
     single_min_match: float = setting(0.93, "least correlation with the print of a marker used alone", lo=0.0, hi=1.0)
     single_max_rms: float = setting(0.25, "rms corner error of a marker used alone", unit="px", lo=0.01, hi=10.0)
     inlier_error: float = setting(2.0, "rms corner error up to which a marker agrees", unit="px", lo=0.1, hi=20.0)
