@@ -337,14 +337,16 @@ class Executor:
         self.counters.clock_jumps += 1
         self.counters.missed_cycles += max(round(dt / config.period) - 1, 0)
         shift = dt - config.period
-        if self._active.start + self._active.duration > now - dt or self._pending:
+        moving = self._played < self._active.duration
+        if self._pending and (moving or self._pending[0].start <= now):
             self.counters.dropped += len(self._pending)
             self._pending = []
-            self._active.start += shift
+            self.revision += 1
+        if moving:
             self._put_off += abs(shift)
             self.revision += 1
-        elif dt < 0.0:
-            self._active.start += dt
+        if moving or dt < 0.0:
+            self._active.start += shift
         self._measured_at += shift
         if max(abs(shift), self._put_off) >= config.latch_step:
             text = (

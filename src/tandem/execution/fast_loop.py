@@ -61,7 +61,7 @@ class LoopConfig:
     owner_pid: int = setting(0, "process whose death ends the loop", lo=0)
     owner_timeout: float = setting(0.5, "silence of the owner after which the arm stops", unit="s", lo=0.05, hi=60.0)
     wall_step: float = setting(0.02, "step of the wall clock at which the arm stops", unit="s", lo=1e-3, hi=10.0)
-    catch_up: int = setting(5, "most cycles that are caught up on when late; more are skipped", lo=0, hi=20)
+    catch_up: int = setting(20, "most cycles that are caught up on when late; more are skipped", lo=5, hi=500)
     spin: float = setting(6e-5, "how long before a deadline waiting turns from sleep to spin", unit="s", lo=0.0, hi=1e-3)
     priority: int = setting(50, "SCHED_FIFO priority to ask for; 0: none", lo=0, hi=98)
     cpu: int = setting(-1, "CPU to stay on; -1: any", lo=-1, hi=4095)
@@ -198,12 +198,13 @@ class FastLoop:
 
     # ---- the cycle --------------------------------------------------------------------------------------------------------
 
-    def cycle(self, deadline_ns: int) -> Command:
-        """One cycle whose time is ``deadline_ns`` [ns, CLOCK_MONOTONIC]."""
+    def cycle(self, deadline_ns: int, late: bool = False) -> Command:
+        """One cycle whose time is ``deadline_ns`` [ns, CLOCK_MONOTONIC]; ``late``: requests wait for every fourth cycle."""
         now = (deadline_ns - self._zero_ns) * 1e-9
         executor = self.executor
         self._cycle += 1
-        self._serve(now)
+        if not late or self._cycle % 4 == 0:
+            self._serve(now)
         state: BackendState | None = None
         try:
             state = self.backend.read(now)
@@ -285,7 +286,7 @@ class FastLoop:
                     self._missed += skipped - 1
                     deadline += skipped * period
             resets = self._resets
-            self.cycle(deadline)
+            self.cycle(deadline, late >= period)
             if self._resets != resets:  # resetting a world takes as long as it takes
                 deadline = self._mono_ns()
                 self.executor.reset((deadline - self._zero_ns) * 1e-9, self._measured.q, self._measured.width)
@@ -308,7 +309,6 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--config", required=True, help="LoopConfig as JSON")
     text = parser.parse_args(arguments).config
     logging.basicConfig(level=logging.INFO, stream=sys.stderr, format="%(levelname)s fast loop: %(message)s")
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the owner, which asks for an orderly end
     try:
         config = from_dict(LoopConfig, json.loads(text), "fast loop")
         key = bytes.fromhex(sys.stdin.readline().strip())
@@ -318,6 +318,7 @@ def main(arguments: list[str] | None = None) -> int:
     except (TandemError, ValueError, OSError) as error:
         _log.error("%s", error)
         return 2
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the owner, which asks for an orderly end
     signal.signal(signal.SIGTERM, lambda *_: loop.leave("terminated"))
     try:
         loop.realtime = realtime.request(config.priority, config.cpu, config.lock_memory)
