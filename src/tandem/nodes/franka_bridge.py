@@ -301,8 +301,8 @@ class FrankaBridgeNode(TandemNode):
         c = state.counters
         values = {
             "mode": state.mode.name, "reason": state.reason.name, "text": state.text, "revision": state.revision,
-            "accepted": c.accepted, "splices": c.splices, "stops": c.stops, "resumes": c.resumes, "head_time": c.head_time,
-            "backup_time": c.backup_time, "last_rejection": state.last_rejection.name,
+            "accepted": c.accepted, "splices": c.splices, "stops": c.stops, "resumes": c.resumes, "clock_jumps": c.clock_jumps,
+            "head_time": c.head_time, "backup_time": c.backup_time, "last_rejection": state.last_rejection.name,
             "rejected": json.dumps({k.name: n for k, n in c.rejected.items()}),
         }
         level = DiagnosticStatus.ERROR if state.mode in LATCHED else DiagnosticStatus.OK

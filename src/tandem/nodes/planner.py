@@ -28,6 +28,9 @@ from tandem.nodes import markers, messages
 from tandem.nodes.base import RELIABLE_QOS, SENSOR_QOS, NodeSettings, TandemNode, command_qos, run
 from tandem.nodes.diagnostics import Meter
 
+SAME = 1e-4
+"""Ends closer than this are those of one plan [s]: times near 2e9 s have a resolution of 2.4e-7 s."""
+
 
 @dataclass(frozen=True)
 class PlannerSettings(NodeSettings):
@@ -214,7 +217,7 @@ class PlannerNode(TandemNode):
         if now < self._not_before:
             return None
         for sent in reversed(self._sent):
-            if abs(commitment.end - sent.end) < 1e-6:  # the executor plays it, or will
+            if abs(commitment.end - sent.end) < SAME:  # the executor plays it, or will
                 if sent.head_end - now >= s.plan_time:
                     return sent.head_end
                 break

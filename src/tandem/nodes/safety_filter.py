@@ -76,6 +76,7 @@ class SafetyFilterNode(TandemNode):
         self._arm = load_arm(s.robot)
         self._bounds = load_bounds(s.bounds)
         self._filter = SafetyFilter(self._arm, self._bounds)
+        self._warm_up()
         self._scene = markers.SceneKeeper(
             self.names.base, s.obstacle_max_age, s.obstacles_required, s.obstacle_position_error, s.obstacle_speed, fixed=(TABLE,)
         )
@@ -95,6 +96,13 @@ class SafetyFilterNode(TandemNode):
         self.listen(DiagnosticStatus, "planner/proposal_info", self._on_info, command_qos())
         self.listen(JointTrajectory, "planner/proposal", self._on_proposal, command_qos())
         self.timer(1.0 / s.guard_rate, self._watch)
+
+    def _warm_up(self) -> None:
+        """Have everything compiled before the first proposal comes: a verdict must not wait for a compiler."""
+        rest = Commitment(messages.Trajectory.at_rest(self._arm.home, 1.0), 0.0, np.zeros(2))
+        scene = Scene((TABLE,))
+        self._filter.guard(rest, scene, 0.0)
+        self._filter.check(Proposal(rest.trajectory, rest.width, 0.1, 0.0, "warm-up"), rest, scene, 0.0)
 
     # --------------------------------------------------------------------------------------------------------- inputs
     def _on_commitment(self, msg: JointTrajectory) -> None:

@@ -1,0 +1,53 @@
+"""A recording of the launched graph: it can be read back, audited, and made into a report; a doctored one fails its audit."""
+
+from __future__ import annotations
+
+import dataclasses
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+from integration.graph import Graph
+
+from tandem.bench import audit, recording, report
+from tandem.nodes.recorder import Recorder
+from tandem.robots.model import load_arm
+from tandem.safety.bounds import load_bounds
+from tandem.sim.scene_file import MugScene
+
+pytestmark = pytest.mark.ros
+
+
+def test_a_recording_is_complete_and_passes_its_audit(graph: Graph, tmp_path: Path) -> None:
+    with Recorder(tmp_path / "topics", domain=graph.domain) as recorder:
+        graph.start_core()
+        graph.wait(lambda: int(graph.ear.status.get("splices", 0)) >= 3, "three plans are played")
+        time.sleep(0.3)
+        with recorder.lock:
+            assert recorder.live.certified >= 3
+            assert recorder.live.rate("franka/joint_states") > 20.0
+            assert recorder.live.mode
+    assert list((tmp_path / "topics").glob("*.mcap"))
+    heard = recording.read(tmp_path / "topics")
+    assert heard.of("franka/commitment") and heard.of("safety_filter/verdict") and heard.of("diagnostics")
+
+    arm, bounds = load_arm("fr3"), load_bounds("default")
+    checks = audit.audit(heard, arm, bounds, at_rest=False)
+    assert all(c.passed for c in checks), checks
+
+    record = recording.to_record(heard, MugScene(), {"task": "scripted", "source": "ros"})
+    assert record.duration > 1.0 and record.certified_plans >= 3
+    assert np.isfinite([p.plan_ms for p in record.plans]).all()
+    figures = report.write(record, tmp_path / "report", render=False)
+    assert figures["contacts"] == 0 and (tmp_path / "report" / "index.html").is_file()
+
+    # a command that no certificate covers is found
+    stamp, message = heard.of("franka/commanded_joint_states")[-1]
+    moved = np.array(message.position)
+    moved[0] += 0.01
+    heard.topics["franka/commanded_joint_states"][-1] = (stamp, dataclasses.replace(message, position=moved))
+    failed = [c.subject for c in audit.audit(heard, arm, bounds, at_rest=False) if not c.passed]
+    assert "commands" in failed
+    heard.topics["safety_filter/verdict"] = []
+    assert "verdicts" in [c.subject for c in audit.audit(heard, arm, bounds, at_rest=False) if not c.passed]
