@@ -104,9 +104,9 @@ def _check(x: Tensor, cond: Tensor) -> None:
 
 
 @torch.no_grad()
-def _average(shadow: nn.Module, network: nn.Module, decay: float) -> None:
-    for s, p in zip(shadow.parameters(), network.parameters(), strict=True):
-        s.lerp_(p, 1.0 - decay)
+def _average(shadow: list[Tensor], weights: list[Tensor], decay: float) -> None:
+    """Move the average towards the weights, all tensors in one call."""
+    torch._foreach_lerp_(shadow, weights, 1.0 - decay)
 
 
 def train(
@@ -134,7 +134,8 @@ def train(
         network = ResidualMLP(model.horizon, model.dim, model.cond_dim, config.network).to(device)
         shadow = ResidualMLP(model.horizon, model.dim, model.cond_dim, config.network).to(device)
     shadow.load_state_dict(network.state_dict())
-    optimiser = torch.optim.AdamW(network.parameters(), lr=config.rate, weight_decay=config.weight_decay)
+    optimiser = torch.optim.AdamW(network.parameters(), lr=config.rate, weight_decay=config.weight_decay, fused=True)
+    averages, weights = [p.data for p in shadow.parameters()], [p.data for p in network.parameters()]
     table = schedule.table(device, torch.float32)
     losses: list[float] = []
     running = torch.zeros((), device=device)
@@ -150,7 +151,7 @@ def train(
         loss.backward()
         nn.utils.clip_grad_norm_(network.parameters(), config.clip_gradient)
         optimiser.step()
-        _average(shadow, network, min(config.ema, (1.0 + n) / (10.0 + n)))
+        _average(averages, weights, min(config.ema, (1.0 + n) / (10.0 + n)))
         running = loss.detach() if n == 0 else torch.lerp(running, loss.detach(), 0.01)
         if (n + 1) % config.report_every == 0 or n + 1 == config.steps:
             losses.append(float(running))

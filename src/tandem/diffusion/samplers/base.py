@@ -73,8 +73,16 @@ class Run:
 
     def evaluate(self, x: Tensor) -> tuple[Tensor, Evaluated]:
         """Denormalised chunks (N, H, D) of normalised ``x`` and the problem's handle on them."""
-        raw = self.denoiser.denormalise(x)
+        raw = self.denormalise(x)
         return raw, self.problem.evaluate(raw)
+
+    def denormalise(self, x: Tensor) -> Tensor:
+        """Chunks in the data's units; InputError when the denoiser made something that is not finite."""
+        raw = self.denoiser.denormalise(x)
+        if not bool(torch.isfinite(raw).all()):
+            bad = int((~torch.isfinite(raw)).sum())
+            raise InputError(f"denoiser: {bad} of {raw.numel()} values of a clean estimate are not finite")
+        return raw
 
     def grid(self, e: Evaluated, k: Tensor) -> PotentialGrid:
         """Potential at all pairs of N chunks and ``k`` (K, dk), checked and counted."""

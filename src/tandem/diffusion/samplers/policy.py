@@ -34,7 +34,7 @@ class Policy(Sampler[PolicyConfig]):
 
     def _sample(self, run: Run) -> SampleResult:
         x, level = run.denoise(run.noise(1), run.schedule.steps, self.config.solver, stop_early=True)
-        raw = run.denoiser.denormalise(x)
+        raw = run.denormalise(x)
         k, cost, feasible = None, float("inf"), False
         if self.config.with_backup and level == 0 and not run.expired():
             e = run.problem.evaluate(raw)

@@ -1,0 +1,189 @@
+"""Problems with a known p(x, k) ~ p(x) p(k) V(x, k), and an exact denoiser for Gaussian mixtures."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from tandem.diffusion.problem import PotentialGrid
+from tandem.diffusion.reverse import SolverConfig, denoise
+from tandem.diffusion.schedules import ScheduleConfig, make_schedule
+
+STEPS = 6
+LogV = Callable[[Tensor, Tensor], Tensor]
+
+
+class MixtureDenoiser:
+    """E[x_0 | x_i] of an even mixture of isotropic Gaussians: means (M, D), one standard deviation. H = 1."""
+
+    def __init__(self, means: list[list[float]], std: float, dtype: torch.dtype = torch.float64) -> None:
+        self.schedule = make_schedule(ScheduleConfig(steps=STEPS))
+        self.means = torch.tensor(means, dtype=dtype)
+        self.var = std * std
+        self.dtype, self.device = dtype, torch.device("cpu")
+
+    def clean(self, x: Tensor, i: int, cond: Tensor) -> Tensor:
+        """Posterior mean (N, 1, D) of x (N, 1, D)."""
+        a = self.schedule.alpha_bar[i]
+        total = a * self.var + 1.0 - a
+        off = x - math.sqrt(a) * self.means[None]
+        w = torch.softmax(-0.5 * (off * off).sum(-1) / total, dim=-1)
+        component = self.means[None] + (math.sqrt(a) * self.var / total) * off
+        return (w[..., None] * component).sum(1, keepdim=True)
+
+    def normalise(self, x: Tensor) -> Tensor:
+        """Units are the same."""
+        return x
+
+    def denormalise(self, x: Tensor) -> Tensor:
+        """Units are the same."""
+        return x
+
+
+@dataclass
+class Handle:
+    """What evaluate() returns."""
+
+    x: Tensor
+
+    @property
+    def n(self) -> int:
+        """Number of chunks."""
+        return int(self.x.shape[0])
+
+    @property
+    def valid(self) -> Tensor:
+        """All are."""
+        return torch.ones(self.n, dtype=torch.bool)
+
+
+class PairProblem:
+    """x and k both in R^D, p(k) uniform on the box, V = exp(log_v(x, k)) with log_v (..., D), (..., D) -> (...)."""
+
+    horizon = 1
+
+    def __init__(self, log_v: LogV, dim: int = 1, depth: LogV | None = None) -> None:
+        self.cond = torch.zeros(0)
+        self.dim = self.k_dim = dim
+        self.log_v, self.depth = log_v, depth
+        self.evaluations = 0
+
+    def sample_k(self, count: int, generator: torch.Generator) -> Tensor:
+        """Uniform."""
+        return 2.0 * torch.rand((count, self.k_dim), generator=generator, dtype=torch.float64) - 1.0
+
+    def log_prior_k(self, k: Tensor) -> Tensor:
+        """0 in the box."""
+        return torch.where((k.abs() <= 1.0).all(-1), 0.0, -torch.inf)
+
+    def evaluate(self, x: Tensor) -> Handle:
+        """Nothing to prepare."""
+        return Handle(x)
+
+    def _grid(self, x: Tensor, k: Tensor) -> PotentialGrid:
+        log_v = self.log_v(x, k)
+        self.evaluations += log_v.numel()
+        depth = torch.where(log_v > -torch.inf, 0.0, torch.ones_like(log_v) if self.depth is None else self.depth(x, k))
+        return PotentialGrid(log_v, torch.where(log_v > -torch.inf, -log_v, torch.inf), depth)
+
+    def grid(self, e: Handle, k: Tensor) -> PotentialGrid:
+        """(N, K)."""
+        return self._grid(e.x[:, 0][:, None], k[None])
+
+    def pairs(self, e: Handle, k: Tensor) -> PotentialGrid:
+        """(N, P)."""
+        return self._grid(e.x[:, 0][:, None], k)
+
+    def optimise_k(self, e: Handle, index: int) -> tuple[Tensor, float, bool]:
+        """Dense search (D = 1)."""
+        k = torch.linspace(-1.0, 1.0, 401, dtype=torch.float64)[:, None].expand(-1, self.k_dim)
+        grid = self._grid(e.x[index : index + 1, 0][:, None], k[None])
+        best = int(grid.log_v[0].argmax())
+        return k[best], float(grid.cost[0, best]), bool(grid.feasible[0, best])
+
+
+@dataclass(frozen=True)
+class Moments:
+    """Mean and standard deviation of x and of k, and the share of x > 0."""
+
+    x: float
+    x_std: float
+    k: float
+    k_std: float
+    right: float
+
+
+def reference(problem: PairProblem, denoiser: MixtureDenoiser, count: int = 20_000, points: int = 201) -> Moments:
+    """The target's moments: x from plain reverse passes (p(x) is the discretised model's own law), k by quadrature (D = 1)."""
+    g = torch.Generator().manual_seed(1234)
+    noise = torch.randn((count, 1, 1), generator=g, dtype=denoiser.dtype)
+    x, _ = denoise(denoiser.schedule, lambda y, i: denoiser.clean(y, i, problem.cond), noise, STEPS, SolverConfig(), g)
+    k = torch.linspace(-1.0, 1.0, points, dtype=torch.float64)[:, None]
+    v = torch.cat([problem.grid(Handle(part), k).log_v.double().exp() for part in x.split(4000)])
+    px, pk = v.sum(1) / v.sum(), v.sum(0) / v.sum()
+    xs, ks = x[:, 0, 0].double(), k[:, 0]
+    mx, mk = float(px @ xs), float(pk @ ks)
+    return Moments(
+        mx, math.sqrt(float(px @ (xs - mx) ** 2)), mk, math.sqrt(float(pk @ (ks - mk) ** 2)), float(px @ (xs > 0.0).double())
+    )
+
+
+def moments(x: Tensor, k: Tensor) -> Moments:
+    """Of samples x, k (R,)."""
+    return Moments(float(x.mean()), float(x.std()), float(k.mean()), float(k.std()), float((x > 0.0).double().mean()))
+
+
+def gaussian() -> tuple[PairProblem, MixtureDenoiser]:
+    """Gaussian prior, Gaussian potential that couples x and k and pulls k to 0.5."""
+    def log_v(x: Tensor, k: Tensor) -> Tensor:
+        return (-0.5 * ((x - k) / 0.2) ** 2 - 0.5 * ((k - 0.5) / 0.3) ** 2).sum(-1)
+
+    return PairProblem(log_v), MixtureDenoiser([[0.0]], 0.35)
+
+
+def mixture() -> tuple[PairProblem, MixtureDenoiser]:
+    """Two modes of x of which the potential prefers one, through k."""
+    def log_v(x: Tensor, k: Tensor) -> Tensor:
+        return (-0.5 * ((x - k) / 0.15) ** 2 - 0.5 * ((k - 0.15) / 0.5) ** 2).sum(-1)
+
+    return PairProblem(log_v), MixtureDenoiser([[-0.55], [0.55]], 0.12)
+
+
+def half_space() -> tuple[PairProblem, MixtureDenoiser]:
+    """V = 1 where x > 0.2 and |x - k| < 0.3."""
+    def log_v(x: Tensor, k: Tensor) -> Tensor:
+        inside = (x[..., 0] > 0.2) & ((x - k).abs()[..., 0] < 0.3)
+        return torch.where(inside, 0.0, -torch.inf)
+
+    def depth(x: Tensor, k: Tensor) -> Tensor:
+        return torch.maximum((0.2 - x[..., 0]).clamp(min=0.0), ((x - k).abs()[..., 0] - 0.3).clamp(min=0.0))
+
+    return PairProblem(log_v, depth=depth), MixtureDenoiser([[0.0]], 0.35)
+
+
+def box() -> tuple[PairProblem, MixtureDenoiser]:
+    """V = 1 where -0.6 < x < -0.1 and k < x."""
+    def log_v(x: Tensor, k: Tensor) -> Tensor:
+        inside = (x[..., 0] > -0.6) & (x[..., 0] < -0.1) & (k[..., 0] < x[..., 0])
+        return torch.where(inside, 0.0, -torch.inf)
+
+    def depth(x: Tensor, k: Tensor) -> Tensor:
+        along = torch.maximum(-0.6 - x[..., 0], x[..., 0] + 0.1)
+        return torch.maximum(along, k[..., 0] - x[..., 0]).clamp(min=0.0)
+
+    return PairProblem(log_v, depth=depth), MixtureDenoiser([[0.0]], 0.35)
+
+
+def guided() -> tuple[PairProblem, MixtureDenoiser]:
+    """V of x alone: conditional generation (JM2D, Cor. 3), free of the bias that JM2D's noiseless k has."""
+    def log_v(x: Tensor, k: Tensor) -> Tensor:
+        return (-0.5 * ((x - 0.5) / 0.3) ** 2 + 0.0 * k).sum(-1)
+
+    return PairProblem(log_v), MixtureDenoiser([[0.0]], 0.35)
+
+
+TARGETS = {"guided": guided, "gaussian": gaussian, "mixture": mixture, "half_space": half_space, "box": box}

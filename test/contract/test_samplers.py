@@ -1,0 +1,356 @@
+"""What holds for every registered sampler: its law, its bookkeeping, its manners with bad problems and deadlines."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import time
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import yaml
+from contract.closed_forms import (
+    STEPS,
+    TARGETS,
+    Handle,
+    MixtureDenoiser,
+    Moments,
+    PairProblem,
+    gaussian,
+    half_space,
+    moments,
+    reference,
+)
+from torch import Tensor
+
+from tandem.core.errors import ConfigError, InputError
+from tandem.core.paths import share_dir
+from tandem.diffusion.problem import PotentialError, PotentialGrid
+from tandem.diffusion.result import SampleResult
+from tandem.diffusion.samplers import Sampler, load_sampler, make_sampler, sampler_names
+
+#: settings under which a sampler draws from p(x) p(k) V(x, k), and the bias allowed on a mean, beside Monte-Carlo error
+DRAWS: dict[str, tuple[dict[str, Any], float]] = {
+    "best_of_n": ({"rows": 96 * STEPS, "selection": "sample"}, 0.03),
+    "gibbs": ({"sweeps": 4, "x_samples": 32, "k_samples": 32, "selection": "final"}, 0.06),
+    # JM2D moves k without noise: it seeks modes, and its law is near the target, not the target
+    "jm2d": ({"x_samples": 32, "k_samples": 32, "selection": "final"}, 0.12),
+    "steered": ({"particles": 64, "selection": "sample"}, 0.03),
+}
+#: samplers that by definition do not draw from p(x) p(k) V(x, k)
+EXEMPT = {
+    "policy": "draws from p(x), V unseen; its own law is tested below",
+    "sequential": "draws x from p(x), V unseen, then optimises k; its own law is tested below",
+}
+#: small settings for the tests that are not about the law
+SMALL: dict[str, dict[str, Any]] = {
+    "best_of_n": {"rows": 16 * STEPS, "k_samples": 16},
+    "gibbs": {"sweeps": 2, "x_samples": 8, "k_samples": 16},
+    "jm2d": {"x_samples": 8, "k_samples": 16},
+    "steered": {"particles": 16, "k_samples": 8},
+}
+SEES_V = sorted(set(sampler_names()) - {"policy"})
+RUNS = 60
+
+
+def small(name: str, **more: Any) -> Sampler[Any]:
+    """The sampler with small settings."""
+    return make_sampler({"method": name, **SMALL.get(name, {}), **more})
+
+
+def draw(sampler: Sampler[Any], problem: Any, denoiser: Any, seed: int = 0, deadline: float | None = None) -> SampleResult:
+    """One call under a seed."""
+    return sampler.sample(problem, denoiser, generator=torch.Generator().manual_seed(seed), deadline=deadline)
+
+
+def law(sampler: Sampler[Any], problem: PairProblem, denoiser: MixtureDenoiser, runs: int = RUNS) -> tuple[Moments, float]:
+    """Moments over feasible runs, and their share."""
+    generator = torch.Generator().manual_seed(7)
+    results = [sampler.sample(problem, denoiser, generator=generator) for _ in range(runs)]
+    good = [(r.x[0, 0].double(), r.k[0].double()) for r in results if r.feasible and r.x is not None and r.k is not None]
+    return moments(torch.stack([x for x, _ in good]), torch.stack([k for _, k in good])), len(good) / runs
+
+
+@lru_cache(maxsize=16)
+def target(name: str) -> Moments:
+    """Reference moments of a closed-form target."""
+    return reference(*TARGETS[name]())
+
+
+def test_every_registered_sampler_is_tested_against_a_law_or_exempt_with_a_reason() -> None:
+    assert set(sampler_names()) == set(DRAWS) | set(EXEMPT)
+
+
+@pytest.mark.parametrize("name", sorted(DRAWS))
+@pytest.mark.parametrize("case", sorted(TARGETS))
+def test_closed_form_target(name: str, case: str) -> None:
+    settings, bias = DRAWS[name]
+    want = target(case)
+    got, share = law(make_sampler({"method": name, **settings}), *TARGETS[case]())
+    several_modes = case == "mixture"
+    if name == "gibbs":
+        bias += 0.15 * several_modes  # a few sweeps mix slowly between modes
+    if name == "jm2d" and case == "guided":
+        bias = 0.05
+    assert abs(got.x - want.x) < 4.0 * want.x_std / math.sqrt(RUNS * share) + bias
+    if case != "guided" or name != "jm2d":
+        assert abs(got.k - want.k) < 4.0 * want.k_std / math.sqrt(RUNS * share) + bias
+    assert abs(got.x_std - want.x_std) < 0.35 * want.x_std
+    if name in ("best_of_n", "steered"):
+        assert share == 1.0
+        assert abs(got.k_std - want.k_std) < 0.3 * want.k_std
+        assert abs(got.right - want.right) < 0.18
+    assert share >= (0.3 if name == "jm2d" else 0.5)  # at its last step all of JM2D's chunks coincide: it may end outside
+
+
+@pytest.mark.parametrize("particles", [8, 128])
+def test_steering_is_consistent_and_tempering_does_not_change_its_target(particles: int) -> None:
+    problem, denoiser = gaussian()
+    want = target("gaussian")
+    errors = []
+    for power in (0.0, 3.0):
+        sampler = make_sampler({"method": "steered", "particles": particles, "selection": "sample", "temper_power": power})
+        errors.append(abs(law(sampler, problem, denoiser)[0].x - want.x))
+    assert max(errors) < 4.0 * want.x_std / math.sqrt(RUNS) + (0.02 if particles == 128 else 0.08)
+
+
+def test_the_plain_policy_follows_the_prior_and_sequential_optimises_k_for_it() -> None:
+    problem, denoiser = gaussian()
+    generator = torch.Generator().manual_seed(3)
+    x = torch.stack([make_sampler({"method": "policy"}).sample(problem, denoiser, generator=generator).x for _ in range(300)])
+    flat = reference(PairProblem(lambda a, b: 0.0 * (a + b).sum(-1)), denoiser)
+    assert abs(float(x.mean()) - flat.x) < 4.0 * flat.x_std / math.sqrt(300)
+    assert abs(float(x.std()) - flat.x_std) < 0.2 * flat.x_std
+    r = draw(make_sampler({"method": "sequential"}), problem, denoiser)
+    assert r.x is not None and r.k is not None
+    best = problem.optimise_k(Handle(r.x[None]), 0)[0]
+    assert r.feasible and torch.equal(r.k.double(), best)
+    assert torch.equal(r.x, draw(make_sampler({"method": "policy"}), problem, denoiser).x)
+
+
+@pytest.mark.parametrize("name", sampler_names())
+@pytest.mark.parametrize("depth", [1.0, math.inf])
+def test_zero_potential_gives_an_honest_infeasible(name: str, depth: float) -> None:
+    problem = PairProblem(
+        lambda x, k: torch.full_like((x + k).sum(-1), -math.inf), depth=lambda x, k: torch.full_like((x + k).sum(-1), depth)
+    )
+    r = draw(small(name), problem, MixtureDenoiser([[0.0]], 0.3))
+    assert not r.feasible and r.cost == math.inf and r.complete
+    assert r.x is not None and bool(torch.isfinite(r.x).all())
+    assert not bool(r.candidates.feasible.any())
+    if name in ("jm2d", "gibbs"):
+        assert r.counters.failures
+
+
+@pytest.mark.parametrize(("name", "more"), [("jm2d", {"archive": True}), ("steered", {})])
+def test_depth_leads_to_the_feasible_region_where_v_is_zero_almost_everywhere(name: str, more: dict[str, Any]) -> None:
+    def log_v(x: Tensor, k: Tensor) -> Tensor:
+        return torch.where((x[..., 0] > 0.3) & ((x - k).abs()[..., 0] < 0.1), 0.0, -math.inf)
+
+    def depth(x: Tensor, k: Tensor) -> Tensor:
+        return torch.maximum((0.3 - x[..., 0]).clamp(min=0.0), ((x - k).abs()[..., 0] - 0.1).clamp(min=0.0))
+
+    problem, denoiser = PairProblem(log_v, depth=depth), MixtureDenoiser([[0.0]], 0.25)
+    share = sum(draw(small(name, **more), problem, denoiser, seed=s).feasible for s in range(20)) / 20
+    plain = sum(draw(small("sequential"), problem, denoiser, seed=s).feasible for s in range(20)) / 20
+    assert share > plain + 0.2
+
+
+@pytest.mark.parametrize("name", sampler_names())
+def test_config_round_trip_and_bad_keys(name: str) -> None:
+    sampler = small(name)
+    again = make_sampler(sampler.to_dict())
+    assert again.config == sampler.config and again.name == name
+    assert make_sampler(yaml.safe_load(yaml.safe_dump(sampler.to_dict()))).config == sampler.config
+    with pytest.raises(ConfigError, match="unknown key"):
+        make_sampler({"method": name, "no_such_key": 1})
+    for field in dataclasses.fields(sampler.config):
+        if "lo" in field.metadata and field.metadata["lo"] is not None:
+            with pytest.raises(ConfigError, match=field.name):
+                make_sampler({"method": name, field.name: type(field.default or 1.0)(field.metadata["lo"] - 1)})
+
+
+def test_unknown_methods_and_malformed_files_are_errors(tmp_path: Path) -> None:
+    for data in ({"method": "magic"}, {}, {"method": 3}):
+        with pytest.raises(ConfigError, match="one of"):
+            make_sampler(data)
+    with pytest.raises(ConfigError, match="no such file"):
+        load_sampler("no_such_sampler")
+    bad = tmp_path / "bad.yaml"
+    bad.write_text("method: [unclosed")
+    with pytest.raises(ConfigError, match=r"bad\.yaml"):
+        load_sampler(bad)
+
+
+def test_every_shipped_yaml_loads_and_every_sampler_has_one() -> None:
+    files = sorted((share_dir() / "config" / "samplers").glob("*.yaml"))
+    assert set(sampler_names()) <= {f.stem for f in files}
+    for file in files:
+        load_sampler(file)
+    assert load_sampler("jm2d").network_rows(25) == 41_600
+    assert load_sampler("best_of_n_jm2d").network_rows(25) == 41_600
+    assert load_sampler("gibbs").network_rows(25) == 41_600
+    assert load_sampler("best_of_n").network_rows(25) == load_sampler("steered").network_rows(25) == 3_200
+
+
+@pytest.mark.parametrize("name", sampler_names())
+def test_same_seed_same_result(name: str) -> None:
+    problem, denoiser = half_space()
+    a, b, c = (draw(small(name), problem, denoiser, seed=s) for s in (5, 5, 6))
+    assert a.x is not None and b.x is not None and c.x is not None
+    assert torch.equal(a.x, b.x) and a.cost == b.cost and not torch.equal(a.x, c.x)
+    assert (a.k is None and b.k is None) or torch.equal(a.k, b.k)
+    assert a.counters == b.counters
+
+
+@pytest.mark.parametrize("name", sampler_names())
+def test_float32_draws_the_same_law(name: str) -> None:
+    problem, exact = gaussian()
+    single = MixtureDenoiser([[0.0]], 0.35, dtype=torch.float32)
+    found = []
+    for denoiser in (exact, single):
+        generator = torch.Generator().manual_seed(11)
+        xs = [small(name).sample(problem, denoiser, generator=generator).x for _ in range(40)]
+        assert all(x is not None and x.dtype == denoiser.dtype and bool(torch.isfinite(x).all()) for x in xs)
+        found.append(torch.stack(xs).double())
+    error = math.sqrt(float(found[0].var() + found[1].var()) / 40)
+    assert abs(float(found[0].mean() - found[1].mean())) < 4.0 * error
+
+
+@pytest.mark.parametrize("name", SEES_V)
+@pytest.mark.parametrize("what", ["nan", "inf", "shape", "cost", "depth"])
+def test_a_potential_that_is_none_is_a_typed_error(name: str, what: str) -> None:
+    class Broken(PairProblem):
+        def _grid(self, x: Tensor, k: Tensor) -> PotentialGrid:
+            g = super()._grid(x, k)
+            log_v, cost, depth = g.log_v.clone(), g.cost.clone(), g.depth.clone()
+            if what == "nan":
+                log_v[0, -1] = math.nan
+            elif what == "inf":
+                log_v[0, -1] = math.inf
+            elif what == "cost":
+                cost[0, -1], log_v[0, -1] = math.nan, 0.0
+            elif what == "depth":
+                depth[0, -1] = -1.0
+            else:
+                log_v = log_v[:, :, None]
+            return PotentialGrid(log_v, cost, depth)
+
+    problem = Broken(lambda x, k: -((x - k) ** 2).sum(-1))
+    if name == "sequential":  # it asks the potential only about what the solver claims, and here the solver claims nothing good
+        problem.optimise_k = lambda e, index: (problem.sample_k(1, torch.Generator())[0], 0.0, True)  # type: ignore[method-assign]
+    with pytest.raises(PotentialError, match="potential"):
+        draw(small(name), problem, MixtureDenoiser([[0.0]], 0.3))
+
+
+@pytest.mark.parametrize("name", sampler_names())
+def test_a_denoiser_that_returns_nan_is_a_typed_error(name: str) -> None:
+    class Broken(MixtureDenoiser):
+        def clean(self, x: Tensor, i: int, cond: Tensor) -> Tensor:
+            return super().clean(x, i, cond) * (math.nan if i == 1 else 1.0)
+
+    with pytest.raises(InputError, match="finite"):
+        draw(small(name), gaussian()[0], Broken([[0.0]], 0.3))
+
+
+class Slow(MixtureDenoiser):
+    """Two milliseconds a pass."""
+
+    def clean(self, x: Tensor, i: int, cond: Tensor) -> Tensor:
+        time.sleep(0.002)
+        return super().clean(x, i, cond)
+
+
+@pytest.mark.parametrize("name", sampler_names())
+def test_a_deadline_in_the_past_returns_at_once(name: str) -> None:
+    started = time.perf_counter()
+    r = draw(small(name), gaussian()[0], Slow([[0.0]], 0.35), deadline=started)
+    assert time.perf_counter() - started < 0.5
+    assert not r.complete and not r.met_deadline and not r.feasible
+
+
+@pytest.mark.parametrize("name", ["best_of_n", "gibbs", "jm2d", "steered"])
+def test_cut_short_by_the_deadline_the_best_pair_so_far_comes_back(name: str) -> None:
+    long = {
+        "best_of_n": {"rows": 100_000, "batch": 16}, "gibbs": {"sweeps": 1000, "x_samples": 8}, "jm2d": {},
+        "steered": {"min_signal": 0.0, "particles": 16},
+    }
+    slow = Slow([[0.0]], 0.35)
+    passes = {"best_of_n": 40, "gibbs": 40, "jm2d": STEPS + (STEPS - 1) + 2, "steered": STEPS - 2}[name]
+    budget = 0.002 * passes + 0.06
+    if name in ("jm2d", "steered"):  # a short way: make each pass long enough to be cut
+        slow.clean = lambda x, i, cond: (time.sleep(0.02), MixtureDenoiser.clean(slow, x, i, cond))[1]  # type: ignore[method-assign]
+        budget = 0.021 * passes
+    started = time.perf_counter()
+    r = draw(small(name, **long[name]), gaussian()[0], slow, deadline=started + budget)
+    assert not r.complete and r.feasible and r.x is not None and r.k is not None
+    assert time.perf_counter() - started < budget + 0.3
+
+
+@pytest.mark.parametrize("name", sampler_names())
+def test_counters_are_right(name: str) -> None:
+    problem, denoiser = gaussian()
+    sampler = small(name)
+    r = draw(sampler, problem, denoiser)
+    assert r.counters.network_rows == sampler.network_rows(STEPS)
+    assert r.complete and r.met_deadline
+    assert r.counters.potential_evals <= problem.evaluations
+    if r.counters.solver_iterations == 0:
+        assert r.counters.potential_evals == problem.evaluations
+
+
+@pytest.mark.parametrize(
+    ("settings", "rows"),
+    [
+        ({}, 8 * STEPS * (STEPS + 1) // 2),
+        ({"clean": "noisy"}, 0),
+        ({"clean": "steps", "clean_steps": 0}, STEPS),
+        ({"clean": "steps", "clean_steps": 1}, 1 + 8 * 2 * (STEPS - 1)),
+        ({"clean": "steps", "clean_steps": 1000}, 8 * STEPS * (STEPS + 1) // 2 - 8 + 1),
+        ({"inner": {"kind": "dpmpp", "steps": 4}}, 8 * sum(math.ceil(4 * i / STEPS) for i in range(1, STEPS + 1))),
+    ],
+)
+def test_jm2d_clean_estimates_cost_what_they_should(settings: dict[str, Any], rows: int) -> None:
+    problem, denoiser = gaussian()
+    sampler = small("jm2d", **settings)
+    r = draw(sampler, problem, denoiser)
+    assert r.counters.network_rows == sampler.network_rows(STEPS) == rows
+    assert r.feasible
+
+
+@pytest.mark.parametrize("name", SEES_V)
+def test_what_is_called_feasible_is_feasible(name: str) -> None:
+    problem, denoiser = half_space()
+    seen = 0
+    for seed in range(6):
+        r = draw(small(name), problem, denoiser, seed=seed)
+        if r.feasible:
+            assert r.x is not None and r.k is not None and bool((r.k.abs() <= 1.0).all())
+            grid = problem.grid(Handle(r.x[None].double()), r.k[None].double())
+            assert bool(grid.feasible[0, 0]) and abs(float(grid.cost[0, 0]) - r.cost) < 1e-9
+            seen += 1
+        c = r.candidates
+        assert c.x.shape[0] == c.feasible.shape[0] == c.cost.shape[0] == c.count
+        assert bool((torch.isfinite(c.cost) == c.feasible).all())
+    assert seen > 0 or name == "sequential"
+
+
+@pytest.mark.parametrize("name", SEES_V)
+def test_a_lying_solver_is_not_believed(name: str) -> None:
+    class Liar(PairProblem):
+        def optimise_k(self, e: Handle, index: int) -> tuple[Tensor, float, bool]:
+            return torch.zeros(self.k_dim, dtype=torch.float64), 0.0, True
+
+    r = draw(small(name), Liar(lambda x, k: torch.full_like((x + k).sum(-1), -math.inf)), MixtureDenoiser([[0.0]], 0.3))
+    assert not r.feasible and r.counters.failures["optimise_k claim refuted"] == 1
+
+
+@pytest.mark.parametrize("name", sampler_names())
+def test_several_dimensions(name: str) -> None:
+    problem = PairProblem(lambda x, k: (-0.5 * ((x - k) / 0.5) ** 2).sum(-1), dim=3)
+    r = draw(small(name), problem, MixtureDenoiser([[0.3, 0.0, -0.3], [-0.3, 0.2, 0.0]], 0.1))
+    assert r.x is not None and r.x.shape == (1, 3)
+    assert r.k is None or r.k.shape == (3,)
