@@ -191,15 +191,28 @@ def test_many_small_gaps_add_up_to_a_stop() -> None:
     assert executor.reason is StopReason.CLOCK
 
 
-def test_a_gap_drops_what_is_pending() -> None:
-    executor = make()
-    executor.submit(good(executor, 0.5), 0.0)
-    play(executor, 0.0, 0.1)
-    executor.tick(0.13, executor.command.q)
-    play(executor, 0.13, 1.0)
-    assert executor.mode is Mode.IDLE
-    assert executor.status().counters.dropped == 1
-    np.testing.assert_array_equal(executor.command.q, START)
+def test_a_gap_drops_what_no_longer_fits() -> None:
+    at_rest = make()
+    at_rest.submit(good(at_rest, 0.5), 0.0)
+    play(at_rest, 0.0, 0.1)
+    at_rest.tick(0.13, at_rest.command.q)  # nothing moved: what is pending still fits
+    assert play(at_rest, 0.13, 0.6)[-1].mode is Mode.HEAD
+
+    passed = make()
+    passed.submit(good(passed, 0.12), 0.0)
+    play(passed, 0.0, 0.1)
+    passed.tick(0.13, passed.command.q)  # its switch time fell into the gap
+    assert play(passed, 0.13, 1.0)[-1].mode is Mode.IDLE
+    np.testing.assert_array_equal(passed.command.q, START)
+
+    moving = make()
+    moving.submit(good(moving, 0.01), 0.0)
+    moving.submit(good(moving, 0.4), 0.0)
+    play(moving, 0.0, 0.1)
+    moving.tick(0.13, moving.command.q)  # the motion is put off, so the next plan would not start from where the arm is
+    assert play(moving, 0.13, 2.0)[-1].mode is Mode.IDLE
+    counters = moving.status().counters
+    assert (counters.dropped, counters.splices) == (1, 1)
 
 
 def test_wrong_input_to_a_cycle_becomes_a_latched_stop() -> None:

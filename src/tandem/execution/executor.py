@@ -282,8 +282,8 @@ class Executor:
         """One cycle: the command for ``now`` [s]. Never raises: an error inside becomes a latched stop.
 
         Args:
-            now: the cycle's time; rises by one period a call. A gap longer than ``max_step`` is not played through: the trajectory
-                is put off. ``latch_step`` or more, at once or in all since the last splice, stops the arm.
+            now: the cycle's time; rises by one period a call. A gap longer than ``max_step`` is not played through: the
+                trajectory is put off. ``latch_step`` or more, at once or in all since the last splice, stops the arm.
             measured_q, measured_v: (n,) newest measured joints [rad, rad/s], None when there are none.
             stamp: when they were measured [s], ``now`` when left out.
         """
