@@ -279,6 +279,17 @@ class Graph:
         """Whether it stands."""
         return self.speed() < 1e-4
 
+    def committed_end(self) -> float:
+        """When the last of all certified plans ends [s]."""
+        with self.ear.lock:
+            return max(switch + trajectory.duration for trajectory, switch in self.ear.honest())
+
+    def settled(self, since: float) -> None:
+        """Wait until the arm rests; it must have come to rest by the end of what was certified."""
+        self.wait(lambda: self.at_rest() and time.time() > since + 0.3, "the arm comes to rest")
+        late = self.rest_time(since) - self.committed_end()
+        assert late < 0.1, f"at rest {late:.2f} s after the end of what was certified"
+
     def rest_time(self, since: float) -> float:
         """When the arm came to rest for good after ``since`` [s], from the recorded commands."""
         with self.ear.lock:

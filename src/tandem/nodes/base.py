@@ -20,7 +20,6 @@ from rclpy.duration import Duration
 from rclpy.exceptions import InvalidParameterTypeException, InvalidParameterValueException
 from rclpy.executors import ExternalShutdownException, SingleThreadedExecutor
 from rclpy.lifecycle import LifecycleNode, LifecycleState, TransitionCallbackReturn
-from rclpy.parameter import Parameter
 from rclpy.publisher import Publisher
 from rclpy.qos import DurabilityPolicy, HistoryPolicy, QoSProfile, ReliabilityPolicy
 from rclpy.service import Service
@@ -33,6 +32,8 @@ from tandem.core.errors import ConfigError, TandemError
 from tandem.nodes import messages
 from tandem.nodes.diagnostics import rss_mb
 
+OWN = {"use_sim_time", "start_type_description_service"}
+"""Parameters that rclpy declares itself."""
 FAR = 1e18
 """Stands for "no bound" in a parameter's range."""
 
@@ -95,8 +96,13 @@ def declare(node: LifecycleNode, settings: type[S]) -> S:
     """Declare every field of ``settings`` as a parameter and read them.
 
     Raises:
-        ConfigError: a value has the wrong type or is out of its range; names node, key, value and accepted range.
+        ConfigError: an unknown parameter was given, or a value has the wrong type or is out of its range; names node, key, value
+            and accepted range.
     """
+    known = {f.name for f in dataclasses.fields(settings)}
+    unknown = [n for n in node._parameter_overrides if n not in known | OWN and not n.startswith("qos_overrides.")]
+    if unknown:
+        raise ConfigError(f"{node.get_name()}: unknown parameter(s) {', '.join(unknown)}; known: {', '.join(sorted(known))}")
     hints = typing.get_type_hints(settings)
     values: dict[str, Any] = {}
     for field in dataclasses.fields(settings):
@@ -107,14 +113,8 @@ def declare(node: LifecycleNode, settings: type[S]) -> S:
         if meta.get("lo") is not None or meta.get("hi") is not None:
             accepted = f"{accepted} {meta['lo']} .. {meta['hi']} {meta['unit']}"
         try:
-            if isinstance(default, list):
-                inner = typing.get_args(kind)[0]
-                array = Parameter.Type.DOUBLE_ARRAY if inner is float else Parameter.Type.STRING_ARRAY
-                parameter = node.declare_parameter(field.name, Parameter(field.name, array, default).value or array,
-                                                   _descriptor(field, kind))
-                values[field.name] = list(parameter.value) if parameter.value is not None else []
-            else:
-                values[field.name] = node.declare_parameter(field.name, default, _descriptor(field, kind)).value
+            value = node.declare_parameter(field.name, default, _descriptor(field, kind)).value
+            values[field.name] = list(value) if isinstance(default, list) else value
         except (InvalidParameterTypeException, InvalidParameterValueException) as error:
             raise ConfigError(f"{node.get_name()}: parameter {field.name}: {error}; accepted: {accepted}") from error
     return config.from_dict(settings, values, node.get_name())

@@ -41,7 +41,8 @@ class PerceptionSettings(NodeSettings):
 
     object_file: str = setting("objects/mug.yaml", "the object with its markers, in config/ or a path")
     base_from_camera: list[float] = setting(  # noqa: RUF009
-        [], "camera's optical frame in the base frame: x y z [m] qx qy qz qw; empty: from topic camera/pose", lo=-100.0, hi=100.0
+        [0.0] * 7, "camera's optical frame in the base frame: x y z [m] qx qy qz qw; zeros: from topic camera/pose",
+        lo=-100.0, hi=100.0,
     )
     max_image_age: float = setting(0.3, "images older than this on arrival are not used", unit="s", lo=0.01, hi=10.0)
     silent_after: float = setting(0.5, "time without a pose after which diagnostics show an error", unit="s", lo=0.05, hi=60.0)
@@ -71,7 +72,7 @@ class PerceptionNode(TandemNode):
         self._tracker = PoseTracker(TrackerConfig(max_age=s.silent_after))
         self._camera: tuple[NDArray[np.float64], NDArray[np.float64]] | None = None
         self._base_from_camera: NDArray[np.float64] | None = None
-        if s.base_from_camera:
+        if any(s.base_from_camera):
             self._base_from_camera = self._given_pose(s.base_from_camera)
         else:
             self.listen(PoseStamped, "camera/pose", self._on_camera_pose, STATIC_QOS)
@@ -90,7 +91,7 @@ class PerceptionNode(TandemNode):
     def _given_pose(values: list[float]) -> NDArray[np.float64]:
         msg = PoseStamped().pose
         if len(values) != 7:
-            raise ConfigError(f"perception: parameter base_from_camera = {values}: accepted: 7 values x y z qx qy qz qw, or none")
+            raise ConfigError(f"perception: parameter base_from_camera = {values}: accepted: 7 values x y z qx qy qz qw")
         msg.position.x, msg.position.y, msg.position.z = values[:3]
         msg.orientation.x, msg.orientation.y, msg.orientation.z, msg.orientation.w = values[3:]
         try:

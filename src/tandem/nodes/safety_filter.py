@@ -231,11 +231,14 @@ class SafetyFilterNode(TandemNode):
         """Certification, guard and scene."""
         scene, why = self._scene.scene(now)
         recent = self._checks.last_rejection if now - self._checks.last_rejection_time < 3.0 else ""
+        silence = min(self._checks.age(now), now - self._checks.last_rejection_time)
+        if silence > 2.0:
+            recent = f"no proposal for {silence:.1f} s"
         level = DiagnosticStatus.WARN if recent else DiagnosticStatus.OK
         guard = DiagnosticStatus.OK if now - self._watches.last_rejection_time > 3.0 else DiagnosticStatus.ERROR
         count = len(scene.obstacles) if scene is not None else 0
         return [
-            self.report("certification", level, recent or "proposals are checked as they come", self._checks.values(now)),
+            self.report("certification", level, recent or "proposals are certified", self._checks.values(now)),
             self.report("guard", guard, self._guard_text if guard == DiagnosticStatus.OK else self._watches.last_rejection,
                         self._watches.values(now)),
             self.report("scene", DiagnosticStatus.ERROR if scene is None else DiagnosticStatus.OK, why or f"{count} obstacles",
