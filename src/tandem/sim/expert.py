@@ -212,6 +212,33 @@ def _approach(curve: CubicSpline, length: float, yaws: tuple[float, float], stre
     return np.stack([hand_pose(p, float(a)) for p, a in zip(where, yaw, strict=True)])
 
 
+def sketch(
+    solver: ArmSolver, mug: MarkerObject, mug_pose: Array, q_start: Array, way: str, grasp: str, size: float = 0.5
+) -> tuple[Array, Array, int]:
+    """The geometry of :func:`plan` without its timing, about every 15 mm: many times quicker.
+
+    Returns:
+        q (P, 7), tcp positions (P, 3) and the index at which the hand is at the grasp; the rest is the lift.
+
+    Raises:
+        NoPlan: hand turned too far, or outside the joint limits.
+    """
+    goal, yaw = grasp_pose(mug, mug_pose, grasp)
+    if abs(yaw) > MAX_HAND_YAW:
+        raise NoPlan("hand turned too far")
+    here = solver.forward(q_start)
+    points, departure, arrival = way_points(here[:3, 3], goal[:3, 3], way, size)
+    curve, length = _arc_length_curve(points, departure, arrival)
+    approach = _approach(curve, length, (math.atan2(here[1, 0], here[0, 0]), yaw), 1.0)
+    approach = np.concatenate([approach[:-1:5], approach[-1:]])
+    rising = np.repeat(goal[None], 9, axis=0)
+    rising[:, 2, 3] += np.linspace(0.0, LIFT, 9)
+    joints = [q_start]
+    for target in [*approach[1:], *rising[1:]]:
+        joints.append(solver.solve(target, joints[-1]))
+    return np.array(joints), np.concatenate([approach, rising[1:]])[:, :3, 3], len(approach) - 1
+
+
 def plan(
     solver: ArmSolver, mug: MarkerObject, mug_pose: Array, q_start: Array, way: str, grasp: str,
     size: float = 0.5, along: float = 0.0, deeper: float = 0.0,

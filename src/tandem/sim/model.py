@@ -189,7 +189,8 @@ def _add_mug(spec: mujoco.MjSpec, mug: MarkerObject) -> None:
         plate.contype, plate.conaffinity, plate.mass, plate.group = 0, 0, 0.0, 2
 
 
-_GEOMS = {
+#: MuJoCo type of each obstacle kind
+GEOMS = {
     "box": mujoco.mjtGeom.mjGEOM_BOX, "sphere": mujoco.mjtGeom.mjGEOM_SPHERE, "cylinder": mujoco.mjtGeom.mjGEOM_CYLINDER,
     "capsule": mujoco.mjtGeom.mjGEOM_CAPSULE, "halfspace": mujoco.mjtGeom.mjGEOM_PLANE,
 }
@@ -200,7 +201,7 @@ def add_obstacle(spec: mujoco.MjSpec, obstacle: Obstacle) -> None:
     body = spec.worldbody.add_body()
     body.name, body.pos, body.quat = f"obstacle:{obstacle.name}", obstacle.position, obstacle.quaternion
     geom = body.add_geom()
-    geom.name, geom.type, geom.rgba, geom.group = body.name, _GEOMS[obstacle.kind], OBSTACLE_COLOUR, 1
+    geom.name, geom.type, geom.rgba, geom.group = body.name, GEOMS[obstacle.kind], OBSTACLE_COLOUR, 1
     size = obstacle.size if obstacle.kind != "halfspace" else (2.0, 2.0, 0.1)
     geom.size = [*size, 0.0, 0.0][:3]
 
