@@ -5,8 +5,8 @@ from pathlib import Path
 from setuptools import find_packages, setup
 
 ROOT = Path(__file__).resolve().parent
-DATA_FOLDERS = ("config", "launch", "models")
-NODES = ("perception", "planner", "safety_filter", "franka_bridge", "camera")
+DATA_FOLDERS = ("config", "launch", "models", "tools")
+NODES = ("perception", "planner", "safety_filter", "franka_bridge", "camera", "scene_publisher", "recorder")
 
 
 def data_files() -> list[tuple[str, list[str]]]:

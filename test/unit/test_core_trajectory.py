@@ -100,7 +100,8 @@ def test_after_its_end_a_trajectory_is_at_rest() -> None:
 
 @pytest.mark.parametrize("change", [
     {"times": np.array([0.0, 0.0])}, {"times": np.array([0.1, 1.0])}, {"times": np.array([0.0, -1.0])},
-    {"times": np.array([0.0])}, {"q": np.array([[0.0], [np.nan]])}, {"v": np.array([[np.inf], [0.0]])}, {"a": np.zeros((3, 1))}, {"q": np.zeros((2, 2))},
+    {"times": np.array([0.0])}, {"q": np.array([[0.0], [np.nan]])},
+    {"v": np.array([[np.inf], [0.0]])}, {"a": np.zeros((3, 1))}, {"q": np.zeros((2, 2))},
 ], ids=str)
 def test_malformed_trajectories_are_refused(change: dict[str, np.ndarray]) -> None:
     good = {"times": np.array([0.0, 1.0]), "q": np.zeros((2, 1)), "v": np.zeros((2, 1)), "a": np.zeros((2, 1))}

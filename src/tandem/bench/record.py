@@ -22,6 +22,8 @@ from tandem.sim.world import FORBIDDEN
 Array = NDArray[np.float64]
 Image = NDArray[np.uint8]
 FORMAT = 1
+#: key of forbidden contacts whose kind a recording does not tell
+UNTOLD = "robot (kind not recorded)"
 
 
 @dataclass
@@ -109,7 +111,7 @@ class EpisodeRecord:
     @property
     def robot_contacts(self) -> int:
         """Contacts of arm or hand with obstacles, table or itself."""
-        return sum(n for kind, n in self.contacts.items() if kind in FORBIDDEN)
+        return sum(n for kind, n in self.contacts.items() if kind in (*FORBIDDEN, UNTOLD))
 
     @property
     def certified_plans(self) -> int:

@@ -20,6 +20,9 @@ HELP = """Runs a learned diffusion policy on a Franka FR3, and never moves on an
 Start with `tandem demo` (the arm picks up a mug among obstacles; a report at the end) and `tandem doctor` (is this machine fit?).
 Every command explains itself with --help. Exit codes: 0 done, 1 the run failed its own checks, 2 bad input."""
 
+#: the demo's scene: the straight way is blocked
+DEMO_SCENE = "demo.yaml"
+
 app = typer.Typer(
     help=HELP, no_args_is_help=True, add_completion=False, rich_markup_mode="markdown", pretty_exceptions_enable=False
 )
@@ -52,6 +55,89 @@ def doctor(
     from tandem.cli.doctor import run
 
     raise typer.Exit(run(console, quick=quick))
+
+
+@app.command()
+def scenes() -> None:
+    """List the scene files: obstacles, where the mug may stand."""
+    from rich.table import Table
+
+    from tandem.core.paths import share_dir
+    from tandem.sim.scene_file import load_mug_scene
+
+    folder = share_dir() / "config" / "scenes"
+    table = Table("file", "kind", "obstacles", box=None, pad_edge=False)
+    for path in sorted(folder.rglob("*.yaml")):
+        scene = load_mug_scene(path)
+        what = ", ".join(f"{o.name} ({o.kind})" for o in scene.obstacles)
+        table.add_row(str(path.relative_to(folder)), scene.kind, what or "none")
+    console.print(table)
+
+
+@app.command()
+def demo(
+    out: Annotated[Path | None, typer.Option(help="Folder for the results; default runs/demo-<date>-<time>.")] = None,
+    scene: Annotated[str, typer.Option(help="Scene file: a path, or a name that `tandem scenes` lists.")] = DEMO_SCENE,
+    sampler: Annotated[str, typer.Option(help="Sampler configuration: a name in config/samplers.")] = "default",
+    seed: Annotated[int, typer.Option(min=0, help="Places the mug and seeds the planner.")] = 0,
+    timeout: Annotated[float, typer.Option(min=1.0, help="Give up so long after the first certified plan [s].")] = 40.0,
+    render: Annotated[bool, typer.Option(help="Pictures and animation in the report.")] = True,
+) -> None:
+    """The main job: the simulated arm picks up the mug among obstacles; a recording, an audit and a report at the end."""
+    from tandem.cli.demo import DemoOptions, run
+
+    options = DemoOptions(out or default_run_folder("demo"), scene, sampler, seed, timeout, render=render)
+    raise typer.Exit(run(options, console))
+
+
+@app.command()
+def audit(
+    folder: Annotated[Path, typer.Argument(help="A recording (rosbag2 folder), or the folder of a demo.")],
+    robot: Annotated[str, typer.Option(help="Arm model in config/robots.")] = "fr3",
+    bounds: Annotated[str, typer.Option(help="Safety bounds in config/safety.")] = "default",
+    namespace: Annotated[str, typer.Option(help="Namespace of the graph.")] = "",
+    at_rest: Annotated[bool, typer.Option(help="The arm must be at rest at the end of the recording.")] = False,
+) -> None:
+    """Check a recording: was everything that moved certified, does every certificate hold when certified anew?"""
+    from tandem.bench import audit as auditing
+    from tandem.bench import recording
+    from tandem.cli.demo import audit_table
+    from tandem.robots.model import load_arm
+    from tandem.safety.bounds import load_bounds
+
+    topics = folder / "topics" if (folder / "topics").is_dir() else folder
+    heard = recording.read(topics, namespace)
+    results = auditing.audit(heard, load_arm(robot), load_bounds(bounds), at_rest=at_rest)
+    console.print(audit_table(results))
+    raise typer.Exit(0 if all(c.passed for c in results) else 1)
+
+
+@app.command()
+def report(
+    folder: Annotated[Path, typer.Argument(help="The folder `record` of a report, or the folder of a demo.")],
+    out: Annotated[Path | None, typer.Option(help="Folder for the report; default: the folder itself.")] = None,
+    render: Annotated[bool, typer.Option(help="Pictures and animation.")] = True,
+) -> None:
+    """Write the report of a recorded episode again."""
+    from tandem.bench import report as reporting
+    from tandem.bench.record import EpisodeRecord
+
+    record = EpisodeRecord.load(folder / "record" if (folder / "record").is_dir() else folder)
+    target = out or folder
+    figures = reporting.write(record, target, render=render)
+    console.print(f"{figures['verdict']}\n{target / 'index.html'}", highlight=False, soft_wrap=True)
+
+
+@app.command(context_settings={"allow_extra_args": True, "ignore_unknown_options": True})
+def launch(
+    ctx: typer.Context,
+    file: Annotated[str, typer.Argument(help="A launch file: bringup, backends/mujoco, or a path.")] = "bringup",
+) -> None:
+    """Run a launch file with name:=value arguments: through `ros2 launch` where it is installed, else through the stand-in."""
+    from tandem.cli.launching import command, launch_file
+
+    line, environment = command(launch_file(file), ctx.args)
+    os.execvpe(line[0], line, environment)
 
 
 if module_exists("tandem.bench"):

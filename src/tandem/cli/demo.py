@@ -1,0 +1,230 @@
+"""``tandem demo``: brings the graph up with the simulated arm, watches and records it, audits the recording, writes a report."""
+
+from __future__ import annotations
+
+import math
+import secrets
+import statistics
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console, Group
+from rich.live import Live as Screen
+from rich.panel import Panel
+from rich.table import Table
+from rich.text import Text
+
+from tandem.bench import audit, recording, report
+from tandem.bench.audit import Check
+from tandem.bench.record import EpisodeRecord
+from tandem.cli import checks
+from tandem.cli.launching import Launched, launch_file
+from tandem.core.errors import ConfigError
+from tandem.core.paths import config_file
+from tandem.nodes.recorder import Live, Recorder
+from tandem.robots.model import load_arm
+from tandem.safety.bounds import load_bounds
+from tandem.sim.scene_file import MugScene, load_mug_scene
+
+#: the arm goes on for this long after success, so that the picture shows the lifted mug [s]
+AFTERWARDS = 1.5
+#: gripper narrower than this while the mug is low: it is being grasped [m]
+LIFTING = 0.02
+SHOWN_RATES = {
+    "camera/image_raw": "camera", "perception/object_pose": "mug pose", "planner/proposal": "plans",
+    "safety_filter/certified": "certified", "franka/joint_states": "joints",
+}
+
+
+@dataclass(frozen=True)
+class DemoOptions:
+    """What to run. ``timeout`` counts from the first certified plan, ``start_timeout`` from the start [s]."""
+
+    out: Path
+    scene: str
+    sampler: str = "default"
+    seed: int = 0
+    timeout: float = 40.0
+    start_timeout: float = 120.0
+    backend: str = "mujoco"
+    render: bool = True
+
+
+def stage(live: Live) -> str:
+    """What the stack is doing, in words."""
+    if live.mode in ("STOPPING", "STOPPED", "FAULT"):
+        return f"stopped: {live.mode_text}"
+    if not live.counts["franka/joint_states"]:
+        return "starting the arm"
+    if live.truth.get("lifted"):
+        return "the mug is lifted"
+    if float(live.truth.get("height", 0.0)) > LIFTING:
+        return "lifting the mug"
+    if not live.counts["perception/object_pose"]:
+        return "looking for the mug"
+    if not live.certified:
+        return "making the first plan"
+    return "under backup, planning on" if live.mode == "BACKUP" else "on the way"
+
+
+def _quantiles(values: list[float]) -> str:
+    numbers = sorted(x for x in values if math.isfinite(x))
+    if not numbers:
+        return "-"
+    return f"{statistics.median(numbers):.0f} ms median, {numbers[-1]:.0f} ms longest"
+
+
+def panel(live: Live, elapsed: float) -> Panel:
+    """The live display."""
+    table = Table(box=None, show_header=False, pad_edge=False)
+    table.add_column(style="dim", no_wrap=True)
+    table.add_column()
+    table.add_row("stage", Text(stage(live), style="bold"))
+    table.add_row("time", f"{elapsed:.1f} s wall, {float(live.truth.get('sim_time', 0.0)):.1f} s simulated")
+    table.add_row("rates", ", ".join(f"{label} {live.rate(topic):.0f} Hz" for topic, label in SHOWN_RATES.items()))
+    table.add_row("planning", _quantiles(live.plan_ms))
+    table.add_row("certifying", _quantiles(live.certify_ms))
+    refused = ", ".join(f"{reason.lower()} {n}" for reason, n in live.refused.most_common(3))
+    clearance = f", clearance {1e3 * live.clearance:.0f} mm" if math.isfinite(live.clearance) else ""
+    table.add_row("certified", f"{live.certified}{clearance}")
+    table.add_row("rejected", f"{live.refused.total()}" + (f" ({refused})" if refused else ""))
+    contacts = int(live.truth.get("forbidden_contacts", 0))
+    table.add_row("contacts", Text(str(contacts), style="bold red" if contacts else "green"))
+    troubles = [f"{name}: {text}" for name, (level, text, _) in sorted(live.parts.items()) if level >= 2]
+    parts: list[Any] = [table, *(Text(t, style="yellow", overflow="ellipsis", no_wrap=True) for t in troubles[:3])]
+    return Panel(Group(*parts), title="tandem demo", title_align="left", width=92)
+
+
+class Watch:
+    """Decides when the demo is over."""
+
+    def __init__(self, options: DemoOptions) -> None:
+        self.options = options
+        self.began = time.monotonic()
+        self._moving_since = math.inf
+        self._lifted_since = math.inf
+
+    def elapsed(self) -> float:
+        """Since the start [s]."""
+        return time.monotonic() - self.began
+
+    def verdict(self, live: Live) -> str:
+        """Why it is over; empty while it is not."""
+        now = time.monotonic()
+        if live.certified:
+            self._moving_since = min(self._moving_since, now)
+        if live.truth.get("lifted"):
+            self._lifted_since = min(self._lifted_since, now)
+        if now - self._lifted_since > AFTERWARDS:
+            return "done"
+        if live.mode in ("STOPPED", "FAULT"):
+            return f"the arm was stopped: {live.mode_text}"
+        if now - self._moving_since > self.options.timeout:
+            return f"the mug was not lifted within {self.options.timeout:.0f} s"
+        if not live.certified and self.elapsed() > self.options.start_timeout:
+            return f"no plan was certified within {self.options.start_timeout:.0f} s"
+        return ""
+
+
+def _follow(options: DemoOptions, launched: Launched, recorder: Recorder, console: Console) -> str:
+    """Show what goes on until it is over; returns why it is."""
+    watch, told = Watch(options), ""
+    screen = Screen(console=console, refresh_per_second=4, transient=False) if console.is_terminal else None
+    try:
+        if screen is not None:
+            screen.start()
+        while True:
+            time.sleep(0.25)
+            with recorder.lock:
+                live, why, doing = recorder.live, watch.verdict(recorder.live), stage(recorder.live)
+                picture = panel(live, watch.elapsed()) if screen is not None else None
+                line = f"{watch.elapsed():6.1f} s  {doing}; {live.certified} certified, {live.refused.total()} rejected"
+            if screen is not None and picture is not None:
+                screen.update(picture)
+            elif doing != told:
+                console.print(line, highlight=False, markup=False)
+                told = doing
+            if why:
+                return why
+            if launched.ended():
+                tail = "\n  ".join(launched.last_lines())
+                raise ConfigError(f"the graph ended by itself; its log {launched.log} ends with\n  {tail}")
+    finally:
+        if screen is not None:
+            screen.stop()
+
+
+def _resident(live: Live) -> dict[str, float]:
+    """Largest resident memory last reported by each node [MB]."""
+    found = {}
+    for name, (_, _, values) in live.parts.items():
+        if name.endswith(": process") and "rss_mb" in values:
+            found[name.removesuffix(": process")] = float(values["rss_mb"])
+    return found
+
+
+def run(options: DemoOptions, console: Console) -> int:
+    """The whole demo; 0: mug lifted, no contact, audit passed; 1: not so.
+
+    Raises:
+        ConfigError: bad scene, launch file or graph.
+    """
+    scene_path = config_file("scenes", options.scene)
+    scene = load_mug_scene(scene_path)
+    file = launch_file("bringup")
+    options.out.mkdir(parents=True, exist_ok=True)
+    if (options.out / "topics").exists():
+        raise ConfigError(f"{options.out / 'topics'}: exists already; choose another folder with --out")
+    arguments = [
+        f"backend:={options.backend}", f"sampler:={options.sampler}", f"scene:={scene_path}", f"seed:={options.seed}",
+        "rviz:=false", "record:=false",
+    ]
+    what = f"scene {scene.name}, sampler {options.sampler}, seed {options.seed}"
+    console.print(f"{what}; results go to {options.out}", highlight=False)
+    environment = {"TANDEM_CERTIFICATE_KEY": secrets.token_hex(32)}
+    with (
+        Recorder(options.out / "topics") as recorder,
+        Launched(file, arguments, options.out / "launch.log", environment) as launched,
+    ):
+        why = _follow(options, launched, recorder, console)
+    meta = {
+        "task": "mug", "method": options.sampler, "seed": options.seed, "source": "ros", "scene": scene.name, "ended": why,
+        "rss_mb": _resident(recorder.live), "rss_mb_max": max(_resident(recorder.live).values(), default=None),
+    }
+    console.print("reading the recording, auditing it, writing the report ...", highlight=False)
+    return finish(options, scene, meta, console)
+
+
+def finish(options: DemoOptions, scene: MugScene, meta: dict[str, Any], console: Console) -> int:
+    """From the recording in ``options.out``: audit, report, verdict."""
+    heard = recording.read(options.out / "topics")
+    results = audit.audit(heard, load_arm("fr3"), load_bounds("default"), at_rest=False)
+    record: EpisodeRecord = recording.to_record(heard, scene, {**meta, "audit_passed": all(c.passed for c in results)})
+    backend = checks.working_gl()[0] if options.render else ""
+    files = {
+        "topics/": "the topics as a rosbag2 folder with MCAP storage, for ros2 bag, Foxglove, PlotJuggler",
+        "launch.log": "what the nodes printed",
+    }
+    figures = report.write(record, options.out, render=bool(backend), files=files)
+    console.print(audit_table(results))
+    good = bool(figures["safe_success"]) and all(c.passed for c in results)
+    console.print(Text(str(figures["verdict"]), style="bold green" if good else "bold red"))
+    if meta.get("ended") not in (None, "done"):
+        console.print(str(meta["ended"]), markup=False, highlight=False)
+    console.print(
+        f"{figures['certified']} of {figures['plans']} plans certified; plan {figures['plan_ms_p50']} ms median, "
+        f"{figures['plan_ms_p95']} ms at 95 %; real-time factor {figures['rtf']}", highlight=False,
+    )
+    console.print(f"report: {options.out / 'index.html'}", highlight=False, soft_wrap=True)
+    return 0 if good else 1
+
+
+def audit_table(results: list[Check]) -> Table:
+    """The checks of an audit as a table."""
+    table = Table(box=None, show_header=False, pad_edge=False)
+    for check in results:
+        mark = Text("ok  ", style="green") if check.passed else Text("fail", style="bold red")
+        table.add_row(mark, check.subject, check.text)
+    return table
