@@ -32,15 +32,15 @@ def motion(q: Array, v: Array, a: Array, rng: np.random.Generator, vigour: float
     n, h = len(q), 0.1
     rows, speed, last, where = [a], v.copy(), a, q.copy()
     for _ in range(3):
-        row = np.clip(rng.uniform(-vigour, vigour, n) - 1.5 * speed - 0.5 * where, -5.0, 5.0)
+        row: Array = np.clip(rng.uniform(-vigour, vigour, n) - 1.5 * speed - 0.5 * where, -5.0, 5.0)
         speed = speed + 0.5 * h * (last + row)
         where = where + h * speed
         rows.append(row)
         last = row
     brake = -(speed / h + 0.5 * last) / 4.0
     rows += [brake, brake, brake, brake, np.zeros(n)]
-    times = h * np.arange(len(rows))
-    knots = np.stack(rows)
+    times: Array = h * np.arange(len(rows), dtype=np.float64)
+    knots: Array = np.stack(rows).astype(np.float64)
     position, velocity = integrate_knots(times, q, v, knots)
     return Trajectory(times, position, velocity, knots)
 

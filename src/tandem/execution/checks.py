@@ -13,6 +13,8 @@ Array = NDArray[np.float64]
 
 #: relative and absolute slack of comparisons with limits: rounding only
 SLACK = 1e-9
+#: how far a gripper width may lie outside 0 .. stroke [m] (measured ones do); played is what lies inside
+WIDTH_SLACK = 2e-3
 ACCEPTED = SubmitResult(SubmitCode.ACCEPTED)
 
 
@@ -52,7 +54,7 @@ def check_shape(proposal: Proposal, config: ExecutorConfig) -> SubmitResult:
         return SubmitResult(bad, "contains NaN or infinity")
     if width.shape != (knots,):
         return SubmitResult(bad, f"width has shape {width.shape}; expected ({knots},), one a knot")
-    if width.min() < -1e-6 or width.max() > config.stroke + 1e-6:
+    if width.min() < -WIDTH_SLACK or width.max() > config.stroke + WIDTH_SLACK:
         return SubmitResult(bad, f"width {width.min():.4f} .. {width.max():.4f} m; accepted 0 .. {config.stroke} m")
     if trajectory.times[0] != 0.0 or np.diff(trajectory.times).min() <= 1e-6:
         return SubmitResult(bad, "times must start at 0 and increase by more than 1e-6 s from knot to knot")

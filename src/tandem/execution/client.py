@@ -122,7 +122,8 @@ class FastLoopClient:
         process, self._process = self._process, None
         if process is not None:
             if process.poll() is None and self._link is not None:
-                self._link.inbox.push(encode_request(next(self._numbers), Request.SHUTDOWN))
+                with self._lock:
+                    self._link.inbox.push(encode_request(next(self._numbers), Request.SHUTDOWN))
                 try:
                     process.wait(timeout)
                 except subprocess.TimeoutExpired:

@@ -207,7 +207,7 @@ class Executor:
         if not result.accepted:
             return result
         self.counters.superseded += len(self._pending) - len(keep)
-        self._pending = [*keep, Playback.of(proposal, start)]
+        self._pending = [*keep, Playback.of(proposal, start, config.stroke)]
         self.revision += 1
         return ACCEPTED
 

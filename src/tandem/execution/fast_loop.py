@@ -121,6 +121,7 @@ class FastLoop:
         self._late_max, self._work_max, self._work_sum = 0.0, 0.0, 0.0
         self.realtime = False
         self.leaving = False
+        self.terminated = False  #: set by a signal, acted on between cycles
         self._publish(self.executor.command, self._zero_ns)
 
     def _clock_offset(self) -> int:
@@ -285,6 +286,8 @@ class FastLoop:
                     skipped = late // period
                     self._missed += skipped - 1
                     deadline += skipped * period
+            if self.terminated and not self.leaving:
+                self.leave("terminated")
             resets = self._resets
             self.cycle(deadline, late >= period)
             if self._resets != resets:  # resetting a world takes as long as it takes
@@ -319,7 +322,7 @@ def main(arguments: list[str] | None = None) -> int:
         _log.error("%s", error)
         return 2
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the owner, which asks for an orderly end
-    signal.signal(signal.SIGTERM, lambda *_: loop.leave("terminated"))
+    signal.signal(signal.SIGTERM, lambda *_: setattr(loop, "terminated", True))
     try:
         loop.realtime = realtime.request(config.priority, config.cpu, config.lock_memory)
         realtime.freeze_heap()

@@ -47,9 +47,10 @@ class Playback:
         self.joints = n
 
     @classmethod
-    def of(cls, proposal: Proposal, start: float) -> Playback:
-        """The proposal, to begin at ``start`` [s, the executor's clock]."""
-        return cls(proposal.trajectory, np.asarray(proposal.width, dtype=np.float64), start, proposal.head_duration)
+    def of(cls, proposal: Proposal, start: float, stroke: float) -> Playback:
+        """The proposal, to begin at ``start`` [s, the executor's clock], gripper widths brought into 0 .. ``stroke`` [m]."""
+        width = np.clip(np.asarray(proposal.width, dtype=np.float64), 0.0, stroke)
+        return cls(proposal.trajectory, width, start, proposal.head_duration)
 
     @classmethod
     def at_rest(cls, q: Array, width: float, now: float) -> Playback:

@@ -19,7 +19,7 @@ from tandem.sim.world import MugWorld
 
 Array = NDArray[np.float64]
 
-#: numbers after the configuration in :attr:`BackendState.world`: mug lifted (0 or 1), forbidden contacts so far, simulated time [s]
+#: numbers after the configuration in :attr:`BackendState.world`: mug lifted (0 or 1), forbidden contacts, simulated time [s]
 _TRUTH = 3
 
 
@@ -60,6 +60,7 @@ class MujocoBackend:
 
     def __init__(self, config: WorldConfig, world: MugWorld | None = None) -> None:
         self.config = config
+        self._own = world is None
         self.world = world or MugWorld(config.scene, config.seed)
         self._target = GripperTarget()
 
@@ -70,8 +71,10 @@ class MujocoBackend:
         self._target = GripperTarget()
 
     def connect(self, now: float) -> BackendState:
-        """Put the world to its start."""
-        self._start()
+        """Put the world to its start; one that was handed in stays as it is."""
+        if self._own:
+            self.world.rng = np.random.default_rng(self.config.seed)
+            self._start()
         return self.read(now)
 
     def read(self, now: float) -> BackendState:
@@ -101,6 +104,8 @@ class MujocoBackend:
     def reset(self, request: dict[str, Any], now: float) -> BackendState:
         """Start over; keys left out of ``request`` (:class:`WorldConfig`) stay as they were, another scene is loaded anew.
 
+        The mug stands where a new world with this seed has it; without ``seed`` in ``request`` at the generator's next place.
+
         Raises:
             BackendError: an unknown key or a value out of range; the world is left as it was.
         """
@@ -111,7 +116,7 @@ class MujocoBackend:
             if config.scene != self.config.scene:
                 old, self.world = self.world, MugWorld(config.scene, config.seed)
                 old.close()
-            elif "seed" in request:
+            if "seed" in request or config.scene != self.config.scene:
                 self.world.rng = np.random.default_rng(config.seed)
             self.config = replace(config)
             self._start()
