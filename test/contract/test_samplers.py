@@ -129,6 +129,8 @@ def test_the_plain_policy_follows_the_prior_and_sequential_optimises_k_for_it() 
     best = problem.optimise_k(Handle(r.x[None]), 0)[0]
     assert r.feasible and torch.equal(r.k.double(), best)
     assert torch.equal(r.x, draw(make_sampler({"method": "policy"}), problem, denoiser).x)
+    backed = draw(make_sampler({"method": "policy", "with_backup": True}), problem, denoiser)
+    assert backed.feasible and backed.cost == r.cost and torch.equal(backed.x, r.x)
 
 
 @pytest.mark.parametrize("name", sampler_names())

@@ -10,7 +10,7 @@ import torch
 from tandem.core.config import setting
 from tandem.diffusion.result import Candidates, SampleResult
 from tandem.diffusion.reverse import SolverConfig
-from tandem.diffusion.samplers.base import Run, Sampler, register
+from tandem.diffusion.samplers.base import Pairs, Run, Sampler, finish, register, repair
 
 
 @dataclass(frozen=True)
@@ -35,16 +35,11 @@ class Policy(Sampler[PolicyConfig]):
     def _sample(self, run: Run) -> SampleResult:
         x, level = run.denoise(run.noise(1), run.schedule.steps, self.config.solver, stop_early=True)
         raw = run.denormalise(x)
-        k, cost, feasible = None, float("inf"), False
-        if self.config.with_backup and level == 0 and not run.expired():
-            e = run.problem.evaluate(raw)
-            k, cost, feasible = run.problem.optimise_k(e, 0)
-            run.counters.solver_iterations += 1
-            grid = run.grid(e, k[None])
-            feasible = feasible and bool(grid.feasible[0, 0])
-            cost = float(grid.cost[0, 0]) if feasible else float("inf")
-        candidates = Candidates(
-            raw, None if k is None else k[None], torch.tensor([feasible], device=raw.device), torch.tensor([cost],
-            device=raw.device)
-        )
-        return SampleResult(raw[0], k, feasible, cost, candidates, level == 0, run.in_time(), run.counters, run.trace)
+        nothing = torch.full((1,), torch.inf, device=raw.device, dtype=torch.float64)
+        if self.config.with_backup:
+            pairs = Pairs(raw, torch.zeros((1, run.problem.k_dim), device=raw.device, dtype=raw.dtype), nothing, nothing)
+            if level == 0 and not run.expired():
+                pairs = repair(run, run.problem.evaluate(raw), pairs)
+            return finish(run, pairs, 0, level == 0)
+        candidates = Candidates(raw, None, torch.isfinite(nothing), nothing)
+        return SampleResult(raw[0], None, False, float("inf"), candidates, level == 0, run.in_time(), run.counters, run.trace)

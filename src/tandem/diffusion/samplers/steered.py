@@ -35,6 +35,7 @@ from tandem.diffusion.result import SampleResult
 from tandem.diffusion.reverse import step
 from tandem.diffusion.samplers.base import Archive, Pairs, Run, Sampler, finish, refine_k, register, repair
 from tandem.diffusion.samplers.jm2d import truncated_normal
+from tandem.diffusion.schedules import Schedule, ScheduleConfig, make_schedule
 
 
 @dataclass(frozen=True)
@@ -47,6 +48,7 @@ class SteeredConfig:
     k_scale_first: float = setting(0.5, "standard deviation of the draws around k_j at step I", lo=1e-4, hi=2.0)
     k_scale_last: float = setting(0.1, "the same at step 1", lo=1e-4, hi=2.0)
     min_signal: float = setting(0.05, "alpha_bar below which the potential is not looked at (psi = 1)", lo=0.0, hi=1.0)
+    looks: int = setting(8, "how often the potential is looked at, evenly spread, always at step 1; 0: every step", lo=0, hi=4000)
     temper_power: float = setting(1.0, "tau_i = alpha_bar_i ^ power for i > 1, tau_1 = 1", lo=0.0, hi=10.0)
     floor: float = setting(3.0, "how far, in log psi, the floor lies below the feasible particles' median", lo=0.0, hi=1e3)
     depth_weight: float = setting(1.0, "further penalty a standard deviation of violation depth", lo=0.0, hi=1e3)
@@ -84,14 +86,16 @@ class Steered(Sampler[SteeredConfig]):
     config_type: ClassVar[type[SteeredConfig]] = SteeredConfig
 
     def network_rows(self, steps: int) -> int:
-        """Network rows of a call when the potential is looked at in every step: N (I + lookahead passes)."""
-        return self.config.particles * (steps + sum(min(self.config.lookahead, i - 1) for i in range(1, steps + 1)))
+        """Network rows of a call under a cosine schedule: N I, and N a lookahead pass at every look."""
+        looks = self._look_levels(make_schedule(ScheduleConfig(steps=steps)))
+        return self.config.particles * (steps + sum(min(self.config.lookahead, i - 1) for i in looks))
 
     def _sample(self, run: Run) -> SampleResult:
         c, schedule = self.config, run.schedule
         zeros = torch.zeros(c.particles, device=run.denoiser.device, dtype=torch.float64)
         p = _Population(run.noise(c.particles), None, zeros, zeros.clone())
         kept, rough = Archive(), Archive()
+        looks = self._look_levels(schedule)
         drawn: Pairs | None = None
         complete, took = True, 0.0
         for i in range(schedule.steps, 0, -1):
@@ -100,7 +104,7 @@ class Steered(Sampler[SteeredConfig]):
                 complete = False
                 break
             x0 = run.clean(p.x, i)
-            if i == 1 or schedule.alpha_bar[i] >= c.min_signal:
+            if i in looks:
                 best, drawn = self._weigh(run, p, self._look(run, p.x, x0, i), i)
                 (kept if i <= c.archive_steps else rough).add(best)
                 x0 = self._resample(run, p, x0, i)
@@ -112,6 +116,14 @@ class Steered(Sampler[SteeredConfig]):
             return finish(run, drawn, int(run.categorical(p.log_w)), complete)
         archive = rough if not complete and not kept.has_feasible() else kept
         return self._best(run, archive.pairs if archive.pairs is not None else drawn, drawn, complete)
+
+    def _look_levels(self, schedule: Schedule) -> frozenset[int]:
+        """Levels at which the potential is evaluated: evenly spread over those with enough signal, 1 always among them."""
+        seen = [i for i in range(1, schedule.steps + 1) if i == 1 or schedule.alpha_bar[i] >= self.config.min_signal]
+        if self.config.looks == 0 or self.config.looks >= len(seen):
+            return frozenset(seen)
+        spread = torch.linspace(0.0, len(seen) - 1.0, self.config.looks) if self.config.looks > 1 else torch.zeros(1)
+        return frozenset(seen[round(float(n))] for n in spread)
 
     def _look(self, run: Run, x: Tensor, x0: Tensor, i: int) -> Tensor:
         """Clean estimates (N, H, D) to evaluate: Tweedie ``x0``, or what a few deterministic steps from ``x`` make of it."""
