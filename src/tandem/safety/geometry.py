@@ -18,7 +18,8 @@ from tandem.core.scene import MAX_COORDINATE, Obstacle, Scene
 from tandem.robots.model import ArmModel
 from tandem.safety.bounds import Bounds
 from tandem.safety.kernels import (
-    BOX, CAPSULE, CYLINDER, HALFSPACE, POLYTOPE, SPHERE, ArmArrays, BoundArrays, SceneArrays,
+    BOX, CAPSULE, CYLINDER, HALFSPACE, O_AT, O_FACES, O_GROW, O_KIND, O_SIZE, O_SKIP, O_SPEED, O_TURN, POLYTOPE, SPHERE,
+    ArmArrays, BoundArrays, SceneArrays,
 )
 
 Array = NDArray[np.float64]
@@ -155,12 +156,14 @@ def _pack_arm(arm: ArmModel) -> ArmArrays:
         if first[k] < first[k + 1]:
             link_radius[k] = (np.linalg.norm(center[part] - link_center[k], axis=1) + radius[part]).max() + 1e-12
     pairs = np.sort(np.asarray(arm.self_pairs, dtype=np.int64).reshape(-1, 2), axis=1)[:, ::-1]
-    limits = [np.ascontiguousarray(getattr(arm, k), dtype=np.float64) for k in ("lower", "upper", "velocity", "acceleration", "jerk")]
+    limits = [np.asarray(getattr(arm, k), dtype=np.float64) for k in ("lower", "upper", "velocity", "acceleration", "jerk")]
     prismatic = np.asarray(arm.joint_type, dtype=np.int64)
-    return ArmArrays(
-        prismatic, rotation, translation, *limits, np.ascontiguousarray(arm.velocity_position, dtype=np.float64),
-        np.ascontiguousarray(center), np.ascontiguousarray(radius), first, link, link_center, link_radius, np.ascontiguousarray(pairs),
+    joint = np.concatenate(
+        [rotation.reshape(n, 9), translation, prismatic[:, None], np.stack(limits, axis=1), np.asarray(arm.velocity_position)], axis=1
     )
+    ball = np.concatenate([center, radius[:, None], link[:, None]], axis=1)
+    links = np.concatenate([link_center, link_radius[:, None], first[:-1, None], first[1:, None]], axis=1)
+    return ArmArrays(*(np.ascontiguousarray(x, dtype=np.float64) for x in (joint, ball, links)), np.ascontiguousarray(pairs))
 
 
 def _faces(obstacles: list[Obstacle | Polytope]) -> tuple[IntArray, Array]:
@@ -195,26 +198,25 @@ def pack_scene(
     names = tuple(o.name for o in every)
     if len(set(names)) != len(names):
         raise InputError(f"scene: obstacle names must be unique, got {sorted(names)}")
-    count = len(every)
-    size, rotation, position = np.zeros((count, 3)), np.zeros((count, 3, 3)), np.zeros((count, 3))
-    kind = np.full(count, POLYTOPE, dtype=np.int64)
-    grow, speed = np.zeros(count), np.zeros(count)
+    rows = np.zeros((len(every), O_SKIP + arm.n + 1))
+    first, faces = _faces(every)
     stale = ""
     for i, o in enumerate(every):
-        rotation[i] = np.eye(3)
+        row = rows[i]
+        row[O_KIND] = _KINDS[o.kind] if isinstance(o, Obstacle) else POLYTOPE
         if isinstance(o, Obstacle):
-            kind[i] = _KINDS[o.kind]
-            size[i, : len(o.size)] = o.size
-            rotation[i] = o.rotation().T
-            position[i] = o.position
-        speed[i] = o.speed
-        grow[i] = o.position_error + o.speed * (max(0.0, begin - o.stamp) + bounds.latency)
+            row[O_SIZE : O_SIZE + len(o.size)] = o.size
+            row[O_TURN : O_TURN + 9] = o.rotation().T.ravel()
+            row[O_AT : O_AT + 3] = o.position
+        row[O_SPEED] = o.speed
+        row[O_GROW] = o.position_error + o.speed * (max(0.0, begin - o.stamp) + bounds.latency)
+        row[O_FACES], row[O_FACES + 1] = first[i], first[i + 1]
+        row[O_SKIP:] = ~arm.checked_links(o.name)
+        if row[O_KIND] == HALFSPACE:
+            row[O_SKIP] = 1.0
         if o.speed > 0.0 and now - o.stamp > bounds.max_obstacle_age:
             stale = stale or o.name
-    ignore = np.array([~arm.checked_links(name) for name in names], dtype=np.int64).reshape(count, arm.n + 1)
-    ignore[kind == HALFSPACE, 0] = 1
-    face_first, faces = _faces(every)
-    arrays = SceneArrays(kind, size, rotation, position, grow, speed, ignore, face_first, faces)
+    arrays = SceneArrays(rows, faces)
     digest = hashlib.sha256(repr((names, float(begin), stale)).encode())
     for part in arrays:
         digest.update(repr(part.shape).encode() + part.tobytes())

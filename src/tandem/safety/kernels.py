@@ -1,13 +1,13 @@
 r"""The compiled check of one trajectory: limits, then reachable occupancy against obstacles and against the arm itself.
 
-**Motion.** Between knots the acceleration is linear, so a joint's position is a cubic; its range over any interval follows from the
-ends and the roots of the velocity (a quadratic) inside: exact, in closed form.
+**Motion.** Between knots the acceleration is linear, so a joint's position is a cubic; its range over any interval follows from
+the ends and the roots of the velocity (a quadratic) inside: exact, in closed form.
 
-**Occupancy.** For an interval take c = q(middle) and, for every joint, r_j = largest distance of c_j from the range over the interval,
-plus the tracking error and a pad. Let p be a point that moves with link i, at its place for q = c. Take the joints to any other values
-within r, the most distal one first. While joint j moves, the joints before it still stand at c, so its axis is where it is at c, and p has
-moved by at most D so far. It therefore moves on a circle of radius at most rho_j = dist(p, axis_j at c) + D, by a chord of at most
-2 sin(min(r_j, pi) / 2) rho_j (a prismatic joint: r_j). Hence
+**Occupancy.** For an interval take c = q(middle) and, for every joint, r_j = largest distance of c_j from the range over the
+interval, plus the tracking error and a pad. Let p be a point that moves with link i, at its place for q = c. Take the joints to any
+other values within r, the most distal one first. While joint j moves, the joints before it still stand at c, so its axis is where it
+is at c, and p has moved by at most D so far. It therefore moves on a circle of radius at most rho_j = dist(p, axis_j at c) + D, by a
+chord of at most 2 sin(min(r_j, pi) / 2) rho_j (a prismatic joint: r_j). Hence
 
     D <- 0;   for j = i .. 1:   D <- D + 2 sin(min(r_j, pi)/2) (dist(p, axis_j) + D)
 
@@ -15,12 +15,13 @@ and the ball (p, R) of link i lies within ball(p, R + D) during the whole interv
 In the frame of an earlier link b only the joints b+1 .. i count: the sum stopped there bounds the motion of two links relative to
 each other.
 
-**Adaptive time.** A pair (ball, obstacle) or (ball, ball) that is clear for an interval is clear for both halves: only pairs that are not
-go down, until the finest interval. If the balls touch at the middle itself, no finer interval can be clear: the search ends.
+**Adaptive time.** A pair (ball, obstacle) or (ball, ball) that is clear for an interval is clear for both halves: only pairs that
+are not go down, until the finest interval. If the balls touch at the middle itself, within the tracking error's place for c, no finer
+interval can be clear: the search ends.
 
-Every array is float64, every sum in a fixed order: the result does not depend on the number of threads.
-
-All compiled code is in this one file on purpose: Numba's cache notices changes of the file a function stands in, not of its callees.
+Every array is float64, every sum in a fixed order: the result does not depend on the number of threads. Arms, scenes and scratch
+space are few wide arrays, because every array argument of a compiled function costs seven words at each call. All compiled code is
+in this one file on purpose: Numba's cache notices changes of the file a function stands in, not of its callees.
 """
 
 from __future__ import annotations
@@ -33,26 +34,31 @@ import numpy as np
 from numba import njit, prange
 from numpy.typing import NDArray
 
-
 Array = NDArray[np.float64]
 IntArray = NDArray[np.int64]
 Flags = NDArray[np.bool_]
 
 # kinds of obstacles
 BOX, SPHERE, CYLINDER, CAPSULE, HALFSPACE, POLYTOPE = range(6)
-
+# columns of ArmArrays.joint: rotation (3 x 3) and translation of the joint frame in its parent's at zero (its axis is the local z),
+# 1 if prismatic, limits, and the position-dependent speed limit (offset, factor, upper and lower anchor; NaN where there is none)
+J_TURN, J_SHIFT, J_SLIDES, J_LOWER, J_UPPER, J_SPEED, J_ACCELERATION, J_JERK, J_LAW = 0, 9, 12, 13, 14, 15, 16, 17, 18
+JOINT_COLUMNS = 22
+# columns of SceneArrays.obstacle: kind, size, rotation base to local, position, inflation at t = 0 [m] and its growth [m/s],
+# first and last + 1 face, then one column a link: 1 where that link is not checked
+O_KIND, O_SIZE, O_TURN, O_AT, O_GROW, O_SPEED, O_FACES, O_SKIP = 0, 1, 4, 13, 16, 17, 18, 20
 # codes of verdicts inside the kernels; certify.py maps them to core.types.Reason
 OK, BAD, INCONSISTENT, REST, POSITION, VELOCITY, ACCELERATION, JERK, SELF, COLLISION = range(10)
+
 #: disagreement of stored knots with the integral of the accelerations that is tolerated (covered by Bounds.joint_pad) [rad, rad/s]
 KNOT_TOLERANCE = 1e-6
 #: longest segment [s]: rounding of a cubic with |a| <= 100 rad/s^2 stays below 1e-9 rad
 MAX_SEGMENT = 100.0
-#: relative slack on limits, so that a motion at its limit is not refused for the last bit
+#: slack on limits, so that a motion at its limit is not refused for the last bit
 LIMIT_SLACK = 1e-9
 REST_TOLERANCE = 1e-6
+#: how often a segment is halved to show that the position-dependent speed limit holds
 SPEED_SPLITS = 8
-
-
 #: held during every parallel call: Numba's thread pool must not be entered from two Python threads at once
 PARALLEL_LOCK = threading.Lock()
 #: trajectories one scratch space serves in turn
@@ -60,55 +66,31 @@ CHUNK = 16
 
 
 class ArmArrays(NamedTuple):
-    """An arm for the kernels; n joints, L = n + 1 links (0 = base), S spheres sorted by link.
+    """An arm for the kernels; n joints, L = n + 1 links (0 = base), S balls sorted by link.
 
-    ``prismatic`` (n,), ``rotation`` (n, 3, 3) and ``translation`` (n, 3): joint frame in its parent's at zero, axis = local z.
-    ``lower .. jerk`` (n,): limits [rad, rad/s, rad/s^2, rad/s^3]; ``speed_law`` (n, 4): offset a, factor b, anchors up and low of the
-    position-dependent limits ``v <= max(0, sqrt(b (up - q)) - a)`` and ``-v <= max(0, sqrt(b (q - low)) - a)``, NaN where there is none.
-    ``center`` (S, 3), ``radius`` (S,), ``first`` (L+1,): spheres of link l are ``first[l] .. first[l+1]-1``; ``link`` (S,): the sphere's link.
-    ``link_center`` (L, 3), ``link_radius`` (L,): a ball around all spheres of the link (radius < 0: the link has none).
-    ``pairs`` (P, 2): links (distal, proximal) that must not touch each other.
+    ``joint`` (n, JOINT_COLUMNS). ``ball`` (S, 5): centre in the link's frame, radius, link. ``link`` (L, 6): centre and radius of a
+    ball around the link's balls (radius < 0: it has none), its first ball and last + 1. ``pairs`` (P, 2): links (distal, proximal) that
+    must not touch each other.
     """
 
-    prismatic: IntArray
-    rotation: Array
-    translation: Array
-    lower: Array
-    upper: Array
-    velocity: Array
-    acceleration: Array
-    jerk: Array
-    speed_law: Array
-    center: Array
-    radius: Array
-    first: IntArray
-    link: IntArray
-    link_center: Array
-    link_radius: Array
+    joint: Array
+    ball: Array
+    link: Array
     pairs: IntArray
 
 
 class SceneArrays(NamedTuple):
-    """Obstacles for the kernels, O of them.
+    """Obstacles for the kernels: ``obstacle`` (O, O_SKIP + L) and ``face`` (F, 4), unit normal and offset."""
 
-    ``kind`` (O,), ``size`` (O, 3), ``rotation`` (O, 3, 3) base to local, ``position`` (O, 3), ``grow`` (O,) [m] inflation at t = 0,
-    ``speed`` (O,) [m/s], ``ignore`` (O, L) 1 where the link is not checked, ``face_first`` (O+1,), ``faces`` (F, 4): unit normal, offset.
-    """
-
-    kind: IntArray
-    size: Array
-    rotation: Array
-    position: Array
-    grow: Array
-    speed: Array
-    ignore: IntArray
-    face_first: IntArray
-    faces: Array
+    obstacle: Array
+    face: Array
 
 
 class BoundArrays(NamedTuple):
-    """Numbers of :class:`Bounds` for the kernels: ``tracking`` (n,), then scalars. ``travel`` scales the displacement term: 1 except
-    in the mutation check, which shows that a test fails without it."""
+    """Numbers of :class:`Bounds` for the kernels: ``tracking`` (n,), then scalars.
+
+    ``travel`` scales the term for motion within an interval: 1 except in the mutation check, which shows that a test fails without it.
+    """
 
     tracking: Array
     joint_pad: float
@@ -120,55 +102,47 @@ class BoundArrays(NamedTuple):
 
 
 class FamilyArrays(NamedTuple):
-    """The family for the kernels: knot ``times`` (6,) and ``brake`` (3,): b = brake . (v0, a0, k)."""
+    """A family of backups for the kernels: knot ``times`` (6,) and ``brake`` (3,): b = brake . (v0, a0, k)."""
 
     times: Array
     brake: Array
 
 
 class Work(NamedTuple):
-    """Scratch of one thread: n joints, L links, S balls; ``env``/``own`` hold active pairs a level, ``env_low``/``own_low`` their bounds;
-    ``best``: (low, time, link, obstacle) against obstacles, (low, time, link, link) against itself, and an upper bound of the clearance."""
+    """Scratch of one thread.
 
-    c: Array
+    ``frame`` (L, 12): rotation and position of the links for q = c. ``chord`` (n,). ``ball`` (S, 4): centre and travel, valid where
+    ``mark`` (S, 2) holds the current interval's number. ``segment`` (M, n, 4): q, v, a, jerk. ``env`` (levels + 1, ., 2): pairs not
+    yet clear (ball * O + obstacle, bound); ``own`` (levels + 1, ., 3): (ball, ball, bound). ``count`` (levels + 2, 2): their numbers;
+    the last row counts intervals. ``stack`` (., 3). ``best`` (9,): (bound, time, link, obstacle), (bound, time, link, link), and an
+    upper bound of the clearance.
+    """
+
+    frame: Array
     chord: Array
-    rot: Array
-    pos: Array
     ball: Array
-    ball_mark: IntArray
-    reach: Array
-    reach_mark: IntArray
     mark: IntArray
-    jerk: Array
-    env: IntArray
-    own: IntArray
-    env_low: Array
-    own_low: Array
-    env_count: IntArray
-    own_count: IntArray
-    left: Array
-    right: Array
-    depth: IntArray
+    segment: Array
+    env: Array
+    own: Array
+    count: IntArray
+    stack: Array
     best: Array
 
 
 @njit(cache=True, error_model="numpy")
 def make_work(arm: ArmArrays, scene: SceneArrays, bounds: BoundArrays, knots: int) -> Work:
     """Scratch large enough for every pair at every level."""
-    n = arm.lower.shape[0]
-    balls = arm.radius.shape[0]
+    n, balls = arm.joint.shape[0], arm.ball.shape[0]
     own = 0
     for p in range(arm.pairs.shape[0]):
-        a, b = arm.pairs[p, 0], arm.pairs[p, 1]
-        own += (arm.first[a + 1] - arm.first[a]) * (arm.first[b + 1] - arm.first[b])
-    env = balls * scene.kind.shape[0]
+        a, b = arm.link[arm.pairs[p, 0]], arm.link[arm.pairs[p, 1]]
+        own += int((a[5] - a[4]) * (b[5] - b[4]))
+    env = balls * scene.obstacle.shape[0]
     rows = bounds.levels + 1
     return Work(
-        np.empty(n), np.empty(n), np.empty((n + 1, 3, 3)), np.empty((n + 1, 3)), np.empty((balls, 3)), np.zeros(balls, np.int64),
-        np.empty(balls), np.zeros(balls, np.int64), np.zeros(1, np.int64), np.empty((knots, n)),
-        np.empty((rows, env), np.int64), np.empty((rows, own * 2), np.int64), np.empty((rows, env)), np.empty((rows, own)),
-        np.zeros(rows, np.int64), np.zeros(rows, np.int64), np.empty(2 * rows + 2), np.empty(2 * rows + 2), np.zeros(2 * rows + 2, np.int64),
-        np.empty(9),
+        np.zeros((n + 1, 12)), np.empty(n), np.empty((balls, 4)), np.zeros((balls, 2), np.int64), np.empty((knots, n, 4)),
+        np.empty((rows, env, 2)), np.empty((rows, own, 3)), np.zeros((rows + 1, 2), np.int64), np.empty((2 * rows + 2, 3)), np.empty(9),
     )
 
 
@@ -191,18 +165,14 @@ def cubic_range(q0: float, v0: float, a0: float, j: float, s0: float, s1: float)
     if disc < 0.0:
         return lo, hi
     w = -(b0 + math.copysign(math.sqrt(disc), b0))
-    for i in range(2):  # roots of u0 + b0 x + j x^2 / 2, without cancellation
-        if i == 0:
-            if w == 0.0:
-                continue
-            x = 2.0 * u0 / w
-        else:
-            if j == 0.0:
-                continue
-            x = w / j
-        if 0.0 < x < s1 - s0:
-            p = cubic(q0, v0, a0, j, s0 + x)
-            lo, hi = min(lo, p), max(hi, p)
+    x = 2.0 * u0 / w if w != 0.0 else -1.0  # roots of u0 + b0 x + j x^2 / 2, without cancellation
+    if 0.0 < x < s1 - s0:
+        p = cubic(q0, v0, a0, j, s0 + x)
+        lo, hi = min(lo, p), max(hi, p)
+    x = w / j if j != 0.0 else -1.0
+    if 0.0 < x < s1 - s0:
+        p = cubic(q0, v0, a0, j, s0 + x)
+        lo, hi = min(lo, p), max(hi, p)
     return lo, hi
 
 
@@ -219,13 +189,13 @@ def speed_range(v0: float, a0: float, j: float, s0: float, s1: float) -> tuple[f
 
 
 @njit(cache=True, error_model="numpy")
-def speed_law_holds(law: Array, q0: float, v0: float, a0: float, j: float, length: float) -> bool:
+def speed_law_holds(joint: Array, q0: float, v0: float, a0: float, j: float, length: float) -> bool:
     """Whether ``v <= max(0, sqrt(b (up - q)) - a)`` and its mirror image hold during a whole segment.
 
-    On a piece, the greatest velocity is compared with the limit at the greatest position (the limit falls with q): sufficient on the
-    piece, hence sound; pieces that fail are halved up to SPEED_SPLITS times.
+    On a piece, the greatest velocity is compared with the limit at the greatest position (the limit falls with q): sufficient on
+    the piece, hence sound; pieces that fail are halved up to SPEED_SPLITS times.
     """
-    a, b, up, low = law[0], law[1], law[2], law[3]
+    a, b, up, low = joint[J_LAW], joint[J_LAW + 1], joint[J_LAW + 2], joint[J_LAW + 3]
     if math.isnan(a):
         return True
     pieces = 1
@@ -248,13 +218,31 @@ def speed_law_holds(law: Array, q0: float, v0: float, a0: float, j: float, lengt
 
 
 @njit(cache=True, error_model="numpy")
-def limits(arm: ArmArrays, times: Array, q: Array, v: Array, a: Array, jerk: Array, last: bool) -> tuple[int, float, int]:
-    """Consistency and limits of one trajectory, in continuous time; writes ``jerk``. ``last``: whether it must end at rest.
+def segment_limits(joint: Array, segment: Array, a1: float, h: float) -> int:
+    """Limits of one joint during one segment (q, v, a, jerk) of length h [s] that ends with acceleration a1: a code."""
+    q0, v0, a0, j = segment[0], segment[1], segment[2], segment[3]
+    lo, hi = cubic_range(q0, v0, a0, j, 0.0, h)
+    if not (lo >= joint[J_LOWER] - LIMIT_SLACK and hi <= joint[J_UPPER] + LIMIT_SLACK):
+        return POSITION
+    lo, hi = speed_range(v0, a0, j, 0.0, h)
+    top = joint[J_SPEED] * (1.0 + LIMIT_SLACK)
+    if not (lo >= -top and hi <= top) or not speed_law_holds(joint, q0, v0, a0, j, h):
+        return VELOCITY
+    top = joint[J_ACCELERATION] * (1.0 + LIMIT_SLACK)
+    if not (abs(a0) <= top and abs(a1) <= top):
+        return ACCELERATION
+    return OK if abs(j) <= joint[J_JERK] * (1.0 + LIMIT_SLACK) else JERK
+
+
+@njit(cache=True, error_model="numpy")
+def limits(joint: Array, times: Array, q: Array, v: Array, a: Array, segment: Array, last: bool) -> tuple[int, float, int]:
+    """Consistency and limits of one trajectory, in continuous time; writes ``segment``. ``last``: whether it must end at rest.
 
     Returns:
-        code, time of the segment [s], joint.
+        code, time of the segment [s], joint; the first that is wrong, malformed and inconsistent knots before all.
     """
     m, n = q.shape
+    code, time, which = OK, 0.0, 0
     for i in range(m - 1):
         h = times[i + 1] - times[i]
         if not (0.0 < h <= MAX_SEGMENT):
@@ -263,230 +251,226 @@ def limits(arm: ArmArrays, times: Array, q: Array, v: Array, a: Array, jerk: Arr
             q0, v0, a0, a1 = q[i, d], v[i, d], a[i, d], a[i + 1, d]
             if not (math.isfinite(q0) and math.isfinite(v0) and math.isfinite(a0) and math.isfinite(a1)):
                 return BAD, times[i], d
-            j = (a1 - a0) / h
-            jerk[i, d] = j
             gap_v = abs(v0 + 0.5 * h * (a0 + a1) - v[i + 1, d])
             gap_q = abs(q0 + h * (v0 + h * (2.0 * a0 + a1) / 6.0) - q[i + 1, d])
             if not (gap_v <= KNOT_TOLERANCE and gap_q <= KNOT_TOLERANCE):
                 return INCONSISTENT, times[i], d
-            lo, hi = cubic_range(q0, v0, a0, j, 0.0, h)
-            if not (lo >= arm.lower[d] - LIMIT_SLACK and hi <= arm.upper[d] + LIMIT_SLACK):
-                return POSITION, times[i], d
-            lo, hi = speed_range(v0, a0, j, 0.0, h)
-            top = arm.velocity[d] * (1.0 + LIMIT_SLACK)
-            if not (lo >= -top and hi <= top) or not speed_law_holds(arm.speed_law[d], q0, v0, a0, j, h):
-                return VELOCITY, times[i], d
-            top = arm.acceleration[d] * (1.0 + LIMIT_SLACK)
-            if not (abs(a0) <= top and abs(a1) <= top):
-                return ACCELERATION, times[i], d
-            if not abs(j) <= arm.jerk[d] * (1.0 + LIMIT_SLACK):
-                return JERK, times[i], d
-    if last:
+            s = segment[i, d]
+            s[0], s[1], s[2], s[3] = q0, v0, a0, (a1 - a0) / h
+            if code == OK:
+                code = segment_limits(joint[d], s, a1, h)
+                time, which = times[i], d
+    if last and code == OK:
         for d in range(n):
             if not (abs(v[m - 1, d]) <= REST_TOLERANCE and abs(a[m - 1, d]) <= REST_TOLERANCE):
                 return REST, times[m - 1], d
-    return OK, 0.0, 0
+    return code, time, which
 
 
 @njit(cache=True, error_model="numpy")
-def place(arm: ArmArrays, bounds: BoundArrays, w: Work, times: Array, q: Array, v: Array, a: Array, jerk: Array, t0: float, t1: float) -> None:
-    """Centre, chords and link frames for the interval [t0, t1]."""
-    m, n = q.shape
+def place(joint: Array, bounds: BoundArrays, w: Work, times: Array, t0: float, t1: float) -> None:
+    """Chords and link frames for the interval [t0, t1]."""
+    n = joint.shape[0]
+    last = times.shape[0] - 2
     i0 = 0
-    while i0 < m - 2 and times[i0 + 1] <= t0:
+    while i0 < last and times[i0 + 1] <= t0:
         i0 += 1
     i1 = i0
-    while i1 < m - 2 and times[i1 + 1] < t1:
+    while i1 < last and times[i1 + 1] < t1:
         i1 += 1
     mid = 0.5 * (t0 + t1)
     im = i0
     while im < i1 and times[im + 1] <= mid:
         im += 1
-    w.rot[0, 0, 0] = w.rot[0, 1, 1] = w.rot[0, 2, 2] = 1.0
-    w.rot[0, 0, 1] = w.rot[0, 0, 2] = w.rot[0, 1, 0] = w.rot[0, 1, 2] = w.rot[0, 2, 0] = w.rot[0, 2, 1] = 0.0
-    w.pos[0, 0] = w.pos[0, 1] = w.pos[0, 2] = 0.0
+    w.frame[0, 0] = w.frame[0, 4] = w.frame[0, 8] = 1.0
     for d in range(n):
-        c = cubic(q[im, d], v[im, d], a[im, d], jerk[im, d], mid - times[im])
+        s = w.segment[im, d]
+        c = cubic(s[0], s[1], s[2], s[3], mid - times[im])
         r = 0.0
         for i in range(i0, i1 + 1):
-            s0 = max(0.0, t0 - times[i])
-            s1 = min(times[i + 1], t1) - times[i]
-            lo, hi = cubic_range(q[i, d], v[i, d], a[i, d], jerk[i, d], s0, s1)
+            s = w.segment[i, d]
+            lo, hi = cubic_range(s[0], s[1], s[2], s[3], max(0.0, t0 - times[i]), min(times[i + 1], t1) - times[i])
             r = max(r, max(hi - c, c - lo))
         r = r * bounds.travel + bounds.tracking[d] + bounds.joint_pad
-        w.c[d] = c
-        A, B, P = w.rot[d], arm.rotation[d], arm.translation[d]
-        C = w.rot[d + 1]
-        if arm.prismatic[d] == 1:
+        row, A, C = joint[d], w.frame[d], w.frame[d + 1]
+        if row[J_SLIDES] != 0.0:
             co, si, slide = 1.0, 0.0, c
             w.chord[d] = r
         else:
             co, si, slide = math.cos(c), math.sin(c), 0.0
             w.chord[d] = 2.0 * math.sin(0.5 * min(r, math.pi))
         for x in range(3):
-            e0, e1, e2 = A[x, 0], A[x, 1], A[x, 2]
-            f0 = e0 * B[0, 0] + e1 * B[1, 0] + e2 * B[2, 0]
-            f1 = e0 * B[0, 1] + e1 * B[1, 1] + e2 * B[2, 1]
-            f2 = e0 * B[0, 2] + e1 * B[1, 2] + e2 * B[2, 2]
-            C[x, 0] = f0 * co + f1 * si
-            C[x, 1] = f1 * co - f0 * si
-            C[x, 2] = f2
-            w.pos[d + 1, x] = w.pos[d, x] + e0 * P[0] + e1 * P[1] + e2 * P[2] + slide * f2
+            e0, e1, e2 = A[3 * x], A[3 * x + 1], A[3 * x + 2]
+            f0 = e0 * row[0] + e1 * row[3] + e2 * row[6]
+            f1 = e0 * row[1] + e1 * row[4] + e2 * row[7]
+            f2 = e0 * row[2] + e1 * row[5] + e2 * row[8]
+            C[3 * x] = f0 * co + f1 * si
+            C[3 * x + 1] = f1 * co - f0 * si
+            C[3 * x + 2] = f2
+            C[9 + x] = A[9 + x] + e0 * row[J_SHIFT] + e1 * row[J_SHIFT + 1] + e2 * row[J_SHIFT + 2] + slide * f2
 
 
 @njit(cache=True, error_model="numpy")
-def travel(arm: ArmArrays, w: Work, x: float, y: float, z: float, link: int, base: int) -> float:
+def travel(joint: Array, frame: Array, chord: Array, x: float, y: float, z: float, link: int, base: int) -> float:
     """Bound on the displacement of a point of ``link``, at (x, y, z) for q = c, in the frame of link ``base``; see the module's text."""
     total = 0.0
     for j in range(link - 1, base - 1, -1):
-        if arm.prismatic[j] == 1:
-            total += w.chord[j]
+        if joint[j, J_SLIDES] != 0.0:
+            total += chord[j]
             continue
-        R = w.rot[j + 1]
-        dx, dy, dz = x - w.pos[j + 1, 0], y - w.pos[j + 1, 1], z - w.pos[j + 1, 2]
-        ux, uy, uz = R[0, 2], R[1, 2], R[2, 2]
-        cx, cy, cz = dy * uz - dz * uy, dz * ux - dx * uz, dx * uy - dy * ux
-        total += w.chord[j] * (math.sqrt(cx * cx + cy * cy + cz * cz) + total)
+        f = frame[j + 1]
+        dx, dy, dz = x - f[9], y - f[10], z - f[11]
+        cx, cy, cz = dy * f[8] - dz * f[5], dz * f[2] - dx * f[8], dx * f[5] - dy * f[2]
+        total += chord[j] * (math.sqrt(cx * cx + cy * cy + cz * cz) + total)
     return total
 
 
-@njit(cache=True, error_model="numpy")
-def world(w: Work, link: int, p: Array) -> tuple[float, float, float]:
-    """Where the link-frame point p (3,) is for q = c."""
-    R, t = w.rot[link], w.pos[link]
+@njit(cache=True, inline="always", error_model="numpy")
+def world(f: Array, p: Array) -> tuple[float, float, float]:
+    """Where the point p (3,) of a link with frame f (12,) is for q = c."""
     return (
-        t[0] + R[0, 0] * p[0] + R[0, 1] * p[1] + R[0, 2] * p[2],
-        t[1] + R[1, 0] * p[0] + R[1, 1] * p[1] + R[1, 2] * p[2],
-        t[2] + R[2, 0] * p[0] + R[2, 1] * p[1] + R[2, 2] * p[2],
+        f[9] + f[0] * p[0] + f[1] * p[1] + f[2] * p[2],
+        f[10] + f[3] * p[0] + f[4] * p[1] + f[5] * p[2],
+        f[11] + f[6] * p[0] + f[7] * p[1] + f[8] * p[2],
     )
 
 
 @njit(cache=True, error_model="numpy")
-def distance(scene: SceneArrays, o: int, px: float, py: float, pz: float) -> float:
-    """Signed distance from a point to obstacle ``o`` (negative inside); for polytopes a lower bound: the greatest face distance."""
-    R, kind = scene.rotation[o], scene.kind[o]
-    dx, dy, dz = px - scene.position[o, 0], py - scene.position[o, 1], pz - scene.position[o, 2]
+def round_distance(kind: int, o: Array, x: float, y: float, z: float) -> float:
+    """Signed distance to a sphere, cylinder or capsule from a point relative to its centre, base frame."""
     if kind == SPHERE:
-        return math.sqrt(dx * dx + dy * dy + dz * dz) - scene.size[o, 0]
-    if kind == HALFSPACE:
-        return R[2, 0] * dx + R[2, 1] * dy + R[2, 2] * dz
+        return math.sqrt(x * x + y * y + z * z) - o[O_SIZE]
+    along = o[O_TURN + 6] * x + o[O_TURN + 7] * y + o[O_TURN + 8] * z
+    u = o[O_TURN] * x + o[O_TURN + 1] * y + o[O_TURN + 2] * z
+    v = o[O_TURN + 3] * x + o[O_TURN + 4] * y + o[O_TURN + 5] * z
+    rho, over = math.sqrt(u * u + v * v), abs(along) - o[O_SIZE + 1]
+    if kind == CAPSULE:
+        over = max(over, 0.0)
+        return math.sqrt(rho * rho + over * over) - o[O_SIZE]
+    rho -= o[O_SIZE]
+    inside = max(rho, over)
+    if inside <= 0.0:
+        return inside
+    rho, over = max(rho, 0.0), max(over, 0.0)
+    return math.sqrt(rho * rho + over * over)
+
+
+@njit(cache=True, error_model="numpy")
+def distance(o: Array, face: Array, px: float, py: float, pz: float) -> float:
+    """Signed distance from a point to an obstacle (negative inside); for polytopes a lower bound: the greatest face distance."""
+    kind = int(o[O_KIND])
+    dx, dy, dz = px - o[O_AT], py - o[O_AT + 1], pz - o[O_AT + 2]
     if kind == BOX:
-        x = abs(R[0, 0] * dx + R[0, 1] * dy + R[0, 2] * dz) - scene.size[o, 0]
-        y = abs(R[1, 0] * dx + R[1, 1] * dy + R[1, 2] * dz) - scene.size[o, 1]
-        z = abs(R[2, 0] * dx + R[2, 1] * dy + R[2, 2] * dz) - scene.size[o, 2]
+        x = abs(o[O_TURN] * dx + o[O_TURN + 1] * dy + o[O_TURN + 2] * dz) - o[O_SIZE]
+        y = abs(o[O_TURN + 3] * dx + o[O_TURN + 4] * dy + o[O_TURN + 5] * dz) - o[O_SIZE + 1]
+        z = abs(o[O_TURN + 6] * dx + o[O_TURN + 7] * dy + o[O_TURN + 8] * dz) - o[O_SIZE + 2]
         inside = max(x, max(y, z))
         if inside <= 0.0:
             return inside
         x, y, z = max(x, 0.0), max(y, 0.0), max(z, 0.0)
         return math.sqrt(x * x + y * y + z * z)
-    if kind in (CYLINDER, CAPSULE):
-        z = abs(R[2, 0] * dx + R[2, 1] * dy + R[2, 2] * dz) - scene.size[o, 1]
-        x = R[0, 0] * dx + R[0, 1] * dy + R[0, 2] * dz
-        y = R[1, 0] * dx + R[1, 1] * dy + R[1, 2] * dz
-        rho = math.sqrt(x * x + y * y)
-        if kind == CAPSULE:
-            z = max(z, 0.0)
-            return math.sqrt(rho * rho + z * z) - scene.size[o, 0]
-        rho -= scene.size[o, 0]
-        inside = max(rho, z)
-        if inside <= 0.0:
-            return inside
-        rho, z = max(rho, 0.0), max(z, 0.0)
-        return math.sqrt(rho * rho + z * z)
+    if kind == HALFSPACE:
+        return o[O_TURN + 6] * dx + o[O_TURN + 7] * dy + o[O_TURN + 8] * dz
+    if kind != POLYTOPE:
+        return round_distance(kind, o, dx, dy, dz)
     best = -math.inf
-    for f in range(scene.face_first[o], scene.face_first[o + 1]):
-        F = scene.faces[f]
-        best = max(best, F[0] * px + F[1] * py + F[2] * pz - F[3])
+    for i in range(int(o[O_FACES]), int(o[O_FACES + 1])):
+        best = max(best, face[i, 0] * px + face[i, 1] * py + face[i, 2] * pz - face[i, 3])
     return best
 
 
 @njit(cache=True, error_model="numpy")
 def put(arm: ArmArrays, w: Work, s: int) -> None:
     """Centre of ball ``s`` for this interval, computed once an interval."""
-    if w.ball_mark[s] != w.mark[0]:
-        w.ball_mark[s] = w.mark[0]
-        w.ball[s, 0], w.ball[s, 1], w.ball[s, 2] = world(w, arm.link[s], arm.center[s])
+    now = w.count[w.count.shape[0] - 1, 0]
+    if w.mark[s, 0] != now:
+        w.mark[s, 0] = now
+        w.ball[s, 0], w.ball[s, 1], w.ball[s, 2] = world(w.frame[int(arm.ball[s, 4])], arm.ball[s])
 
 
 @njit(cache=True, error_model="numpy")
 def put_reach(arm: ArmArrays, w: Work, s: int) -> None:
     """Centre and travel (base frame) of ball ``s`` for this interval, computed once an interval."""
-    put(arm, w, s)
-    if w.reach_mark[s] != w.mark[0]:
-        w.reach_mark[s] = w.mark[0]
-        w.reach[s] = travel(arm, w, w.ball[s, 0], w.ball[s, 1], w.ball[s, 2], arm.link[s], 0)
+    now = w.count[w.count.shape[0] - 1, 0]
+    if w.mark[s, 1] != now:
+        w.mark[s, 1] = now
+        put(arm, w, s)
+        b = w.ball[s]
+        b[3] = travel(arm.joint, w.frame, w.chord, b[0], b[1], b[2], int(arm.ball[s, 4]), 0)
 
 
 @njit(cache=True, error_model="numpy")
-def note(w: Work, at: int, low: float, time: float, link: int, other: int) -> None:
+def note(best: Array, at: int, low: float, time: float, link: float, other: float) -> None:
     """Record a bound if it is the least so far; ``at`` = 0 against obstacles, 4 against itself."""
-    if low < w.best[at]:
-        w.best[at], w.best[at + 1], w.best[at + 2], w.best[at + 3] = low, time, link, other
+    if low < best[at]:
+        best[at], best[at + 1], best[at + 2], best[at + 3] = low, time, link, other
 
 
 @njit(cache=True, error_model="numpy")
 def test_env(
-    arm: ArmArrays, scene: SceneArrays, bounds: BoundArrays, w: Work, s: int, o: int, low: float, t0: float, t1: float, full: bool, level: int
+    arm: ArmArrays, scene: SceneArrays, bounds: BoundArrays, w: Work, s: int, o: int, low: float, t0: float, t1: float, full: bool,
+    level: int,
 ) -> bool:
-    """One ball against one obstacle for [t0, t1]; keeps the pair at ``level`` if not clear. True: they touch, no finer interval can be clear."""
+    """One ball against one obstacle for [t0, t1]; keeps the pair at ``level`` if it is not clear.
+
+    True: they touch, no finer interval can be clear.
+    """
     put_reach(arm, w, s)
-    gap = distance(scene, o, w.ball[s, 0], w.ball[s, 1], w.ball[s, 2]) - arm.radius[s] - scene.grow[o]
-    low = max(low, gap - w.reach[s] - scene.speed[o] * t1 - bounds.pad)
-    middle = gap - scene.speed[o] * 0.5 * (t0 + t1)
+    row, ball = scene.obstacle[o], w.ball[s]
+    gap = distance(row, scene.face, ball[0], ball[1], ball[2]) - arm.ball[s, 3] - row[O_GROW]
+    low = max(low, gap - ball[3] - row[O_SPEED] * t1 - bounds.pad)
+    t = 0.5 * (t0 + t1)
+    middle = gap - row[O_SPEED] * t
     w.best[8] = min(w.best[8], middle)
     bar = max(bounds.clearance, w.best[8]) if full else bounds.clearance
-    if low >= bar:
-        note(w, 0, low, 0.5 * (t0 + t1), arm.link[s], o)
-        return False
-    if level == bounds.levels or (not full and middle < bounds.clearance):
-        note(w, 0, low, 0.5 * (t0 + t1), arm.link[s], o)
-        return not full
-    k = w.env_count[level]
-    w.env[level, k] = s * scene.kind.shape[0] + o
-    w.env_low[level, k] = low
-    w.env_count[level] = k + 1
+    if low >= bar or level == bounds.levels or (not full and middle < bar):
+        note(w.best, 0, low, t, arm.ball[s, 4], o)
+        return low < bar and not full
+    k = w.count[level, 0]
+    w.env[level, k, 0], w.env[level, k, 1] = s * scene.obstacle.shape[0] + o, low
+    w.count[level, 0] = k + 1
     return False
 
 
 @njit(cache=True, error_model="numpy")
-def test_own(arm: ArmArrays, bounds: BoundArrays, w: Work, i: int, j: int, reach: float, low: float, t: float, full: bool, level: int) -> bool:
+def test_own(
+    arm: ArmArrays, bounds: BoundArrays, w: Work, i: int, j: int, reach: float, low: float, t: float, full: bool, level: int
+) -> bool:
     """Ball i of a link against ball j of an earlier one, like :func:`test_env`; ``reach`` bounds their relative travel."""
     put(arm, w, j)
     dx, dy, dz = w.ball[i, 0] - w.ball[j, 0], w.ball[i, 1] - w.ball[j, 1], w.ball[i, 2] - w.ball[j, 2]
-    gap = math.sqrt(dx * dx + dy * dy + dz * dz) - arm.radius[i] - arm.radius[j]
+    gap = math.sqrt(dx * dx + dy * dy + dz * dz) - arm.ball[i, 3] - arm.ball[j, 3]
     low = max(low, gap - reach - bounds.pad)
     w.best[8] = min(w.best[8], gap)
     bar = max(0.0, w.best[8]) if full else 0.0
-    if low >= bar:
-        note(w, 4, low, t, arm.link[i], arm.link[j])
-        return False
-    if level == bounds.levels or (not full and gap < 0.0):
-        note(w, 4, low, t, arm.link[i], arm.link[j])
-        return not full
-    k = w.own_count[level]
-    w.own[level, 2 * k], w.own[level, 2 * k + 1] = i, j
-    w.own_low[level, k] = low
-    w.own_count[level] = k + 1
+    if low >= bar or level == bounds.levels or (not full and gap < 0.0):
+        note(w.best, 4, low, t, arm.ball[i, 4], arm.ball[j, 4])
+        return low < bar and not full
+    k = w.count[level, 1]
+    w.own[level, k, 0], w.own[level, k, 1], w.own[level, k, 2] = i, j, low
+    w.count[level, 1] = k + 1
     return False
 
 
 @njit(cache=True, error_model="numpy")
 def seed_env(arm: ArmArrays, scene: SceneArrays, bounds: BoundArrays, w: Work, t0: float, t1: float, full: bool) -> bool:
     """All links against all obstacles, link by link first; fills level 0. True: a touch ends the search."""
-    for link in range(arm.link_radius.shape[0]):
-        if arm.link_radius[link] < 0.0:
+    for link in range(arm.link.shape[0]):
+        whole = arm.link[link]
+        if whole[3] < 0.0:
             continue
-        x, y, z = world(w, link, arm.link_center[link])
-        reach = travel(arm, w, x, y, z, link, 0) + arm.link_radius[link] + bounds.pad
-        for o in range(scene.kind.shape[0]):
-            if scene.ignore[o, link] == 1:
+        x, y, z = world(w.frame[link], whole)
+        reach = travel(arm.joint, w.frame, w.chord, x, y, z, link, 0) + whole[3] + bounds.pad
+        for o in range(scene.obstacle.shape[0]):
+            row = scene.obstacle[o]
+            if row[O_SKIP + link] != 0.0:
                 continue
-            low = distance(scene, o, x, y, z) - reach - scene.grow[o] - scene.speed[o] * t1
+            low = distance(row, scene.face, x, y, z) - reach - row[O_GROW] - row[O_SPEED] * t1
             bar = max(bounds.clearance, w.best[8]) if full else bounds.clearance
             if low >= bar:
-                note(w, 0, low, 0.5 * (t0 + t1), link, o)
+                note(w.best, 0, low, 0.5 * (t0 + t1), link, o)
                 continue
-            for s in range(arm.first[link], arm.first[link + 1]):
+            for s in range(int(whole[4]), int(whole[5])):
                 if test_env(arm, scene, bounds, w, s, o, low, t0, t1, full, 0):
                     return True
     return False
@@ -497,65 +481,68 @@ def seed_own(arm: ArmArrays, bounds: BoundArrays, w: Work, t: float, full: bool)
     """All pairs of links that must not touch, link balls first; fills level 0. True: a touch ends the search."""
     for p in range(arm.pairs.shape[0]):
         a, b = arm.pairs[p, 0], arm.pairs[p, 1]
-        ax, ay, az = world(w, a, arm.link_center[a])
-        bx, by, bz = world(w, b, arm.link_center[b])
+        one, two = arm.link[a], arm.link[b]
+        ax, ay, az = world(w.frame[a], one)
+        bx, by, bz = world(w.frame[b], two)
         dx, dy, dz = ax - bx, ay - by, az - bz
-        low = math.sqrt(dx * dx + dy * dy + dz * dz) - arm.link_radius[a] - arm.link_radius[b] - bounds.pad
+        low = math.sqrt(dx * dx + dy * dy + dz * dz) - one[3] - two[3] - bounds.pad
         bar = max(0.0, w.best[8]) if full else 0.0
+        low = low - travel(arm.joint, w.frame, w.chord, ax, ay, az, a, b) if low >= bar else -math.inf
         if low >= bar:
-            low -= travel(arm, w, ax, ay, az, a, b)
-            if low >= bar:
-                note(w, 4, low, t, a, b)
-                continue
-        else:
-            low = -math.inf
-        for i in range(arm.first[a], arm.first[a + 1]):
+            note(w.best, 4, low, t, a, b)
+            continue
+        for i in range(int(one[4]), int(one[5])):
             put(arm, w, i)
-            reach = travel(arm, w, w.ball[i, 0], w.ball[i, 1], w.ball[i, 2], a, b)
-            for j in range(arm.first[b], arm.first[b + 1]):
+            reach = travel(arm.joint, w.frame, w.chord, w.ball[i, 0], w.ball[i, 1], w.ball[i, 2], a, b)
+            for j in range(int(two[4]), int(two[5])):
                 if test_own(arm, bounds, w, i, j, reach, low, t, full, 0):
                     return True
     return False
 
 
 @njit(cache=True, error_model="numpy")
-def refine(arm: ArmArrays, scene: SceneArrays, bounds: BoundArrays, w: Work, t0: float, t1: float, full: bool, level: int) -> bool:
+def refine(
+    arm: ArmArrays, scene: SceneArrays, bounds: BoundArrays, w: Work, t0: float, t1: float, full: bool, level: int
+) -> bool:
     """The pairs left at ``level - 1`` for a half of their interval; fills ``level``. True: the search ends."""
-    obstacles = scene.kind.shape[0]
-    for k in range(w.env_count[level - 1]):
-        pair = w.env[level - 1, k]
-        if test_env(arm, scene, bounds, w, pair // obstacles, pair % obstacles, w.env_low[level - 1, k], t0, t1, full, level):
+    obstacles = scene.obstacle.shape[0]
+    for k in range(w.count[level - 1, 0]):
+        pair = int(w.env[level - 1, k, 0])
+        if test_env(arm, scene, bounds, w, pair // obstacles, pair % obstacles, w.env[level - 1, k, 1], t0, t1, full, level):
             return True
     ball, base, reach = -1, -1, 0.0
-    for k in range(w.own_count[level - 1]):
-        i, j = w.own[level - 1, 2 * k], w.own[level - 1, 2 * k + 1]
-        if i != ball or arm.link[j] != base:
-            ball, base = i, arm.link[j]
+    for k in range(w.count[level - 1, 1]):
+        i, j = int(w.own[level - 1, k, 0]), int(w.own[level - 1, k, 1])
+        if i != ball or int(arm.ball[j, 4]) != base:
+            ball, base = i, int(arm.ball[j, 4])
             put(arm, w, i)
-            reach = travel(arm, w, w.ball[i, 0], w.ball[i, 1], w.ball[i, 2], arm.link[i], base)
-        if test_own(arm, bounds, w, i, j, reach, w.own_low[level - 1, k], 0.5 * (t0 + t1), full, level):
+            reach = travel(
+                arm.joint, w.frame, w.chord, w.ball[i, 0], w.ball[i, 1], w.ball[i, 2], int(arm.ball[i, 4]), base
+            )
+        if test_own(arm, bounds, w, i, j, reach, w.own[level - 1, k, 2], 0.5 * (t0 + t1), full, level):
             return True
     return False
 
 
 @njit(cache=True, error_model="numpy")
 def occupancy(
-    arm: ArmArrays, scene: SceneArrays, bounds: BoundArrays, w: Work, times: Array, q: Array, v: Array, a: Array, jerk: Array,
-    offset: float, full: bool,
+    arm: ArmArrays, scene: SceneArrays, bounds: BoundArrays, w: Work, times: Array, offset: float, full: bool
 ) -> bool:
-    """Adaptive check of a whole trajectory that begins ``offset`` [s] after the scene's time; fills ``w.best``. True: not clear."""
+    """Adaptive check of the trajectory in ``w.segment`` that begins ``offset`` [s] after the scene's time; fills ``w.best``.
+
+    True: not clear.
+    """
     end = times[times.shape[0] - 1]
     top = max(1, math.ceil(end / bounds.interval - 1e-9))
     for i in range(top):
-        w.left[0], w.right[0], w.depth[0] = end * i / top, end * (i + 1) / top, 0
+        w.stack[0, 0], w.stack[0, 1], w.stack[0, 2] = end * i / top, end * (i + 1) / top, 0.0
         stack = 1
         while stack > 0:
             stack -= 1
-            t0, t1, level = w.left[stack], w.right[stack], w.depth[stack]
-            w.mark[0] += 1
-            w.env_count[level] = 0
-            w.own_count[level] = 0
-            place(arm, bounds, w, times, q, v, a, jerk, t0, t1)
+            t0, t1, level = w.stack[stack, 0], w.stack[stack, 1], int(w.stack[stack, 2])
+            w.count[w.count.shape[0] - 1, 0] += 1
+            w.count[level, 0] = w.count[level, 1] = 0
+            place(arm.joint, bounds, w, times, t0, t1)
             if level == 0:
                 hit = seed_env(arm, scene, bounds, w, t0 + offset, t1 + offset, full)
                 hit = hit or seed_own(arm, bounds, w, 0.5 * (t0 + t1) + offset, full)
@@ -563,32 +550,25 @@ def occupancy(
                 hit = refine(arm, scene, bounds, w, t0 + offset, t1 + offset, full, level)
             if hit:
                 return True
-            if level < bounds.levels and w.env_count[level] + w.own_count[level] > 0:
+            if level < bounds.levels and w.count[level, 0] + w.count[level, 1] > 0:
                 mid = 0.5 * (t0 + t1)
-                w.left[stack], w.right[stack], w.depth[stack] = mid, t1, level + 1
-                w.left[stack + 1], w.right[stack + 1], w.depth[stack + 1] = t0, mid, level + 1
+                w.stack[stack, 0], w.stack[stack, 1], w.stack[stack, 2] = mid, t1, level + 1
+                w.stack[stack + 1, 0], w.stack[stack + 1, 1], w.stack[stack + 1, 2] = t0, mid, level + 1
                 stack += 2
     return w.best[0] < bounds.clearance or w.best[4] < 0.0
 
 
 @njit(cache=True, error_model="numpy")
-def reset(w: Work) -> None:
-    """Forget what earlier trajectories noted."""
-    w.best[:] = -1.0
-    w.best[0] = w.best[4] = w.best[8] = math.inf
-
-
-@njit(cache=True, error_model="numpy")
-def verdict(w: Work, bounds: BoundArrays, hit: bool, out: Array) -> int:
-    """Code of a geometric check; ``out`` (4,) becomes clearance, time, link, other: an obstacle's index, or -2 - the other link."""
-    at = 4 if w.best[4] < w.best[0] else 0
+def verdict(best: Array, clearance: float, hit: bool, out: Array) -> int:
+    """Code of a geometric check; ``out`` (4,): clearance, time, link, other: an obstacle's index, or -2 - the other link."""
+    at = 4 if best[4] < best[0] else 0
     code = OK
     if hit:
-        env, own = w.best[0] < bounds.clearance, w.best[4] < 0.0
-        at = 4 if own and (not env or w.best[4] < w.best[0]) else 0
+        env, own = best[0] < clearance, best[4] < 0.0
+        at = 4 if own and (not env or best[4] < best[0]) else 0
         code = SELF if at == 4 else COLLISION
-    out[0], out[1], out[2] = w.best[at], w.best[at + 1], w.best[at + 2]
-    out[3] = w.best[at + 3] if at == 0 else -2.0 - w.best[at + 3]
+    out[0], out[1], out[2] = best[at], best[at + 1], best[at + 2]
+    out[3] = best[at + 3] if at == 0 else -2.0 - best[at + 3]
     return code
 
 
@@ -599,17 +579,17 @@ def check(
 ) -> int:
     """Limits and occupancy of one trajectory, knots q, v, a (M, n) at ``times`` (M,). See :func:`verdict` for ``out``.
 
-    ``offset``: its start after the scene's time [s]; ``last``: whether it must end at rest; ``full``: the clearance instead of the first
-    violation.
+    ``offset``: its start after the scene's time [s]; ``last``: whether it must end at rest; ``full``: the clearance instead of the
+    first violation.
     """
-    jerk = w.jerk
-    code, time, joint = limits(arm, times, q, v, a, jerk, last)
+    code, time, joint = limits(arm.joint, times, q, v, a, w.segment, last)
     if code != OK and (not full or code in (BAD, INCONSISTENT)):
         out[0], out[1], out[2], out[3] = -math.inf, time + offset, joint + 1, -1
         return code
-    reset(w)
-    hit = occupancy(arm, scene, bounds, w, times, q, v, a, jerk, offset, full)
-    found = verdict(w, bounds, hit, out)
+    w.best[:] = -1.0
+    w.best[0] = w.best[4] = w.best[8] = math.inf
+    hit = occupancy(arm, scene, bounds, w, times, offset, full)
+    found = verdict(w.best, bounds.clearance, hit, out)
     return found if code == OK else code
 
 
