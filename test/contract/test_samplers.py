@@ -175,6 +175,23 @@ def test_config_round_trip_and_bad_keys(name: str) -> None:
                 make_sampler({"method": name, field.name: type(field.default or 1.0)(field.metadata["lo"] - 1)})
 
 
+@pytest.mark.parametrize("name", sorted(DRAWS))
+def test_temperature_sharpens_and_flattens_the_law(name: str) -> None:
+    problem, denoiser = TARGETS["guided"]()
+    settings = DRAWS[name][0]
+    spread = [
+        law(make_sampler({"method": name, **settings, "temperature": t}), problem, denoiser, runs=30)[0] for t in (0.05, 20.0)
+    ]
+    assert abs(spread[0].x - 0.5) < abs(spread[1].x - 0.5) and spread[0].x_std < spread[1].x_std
+
+
+def test_jm2d_standardised_cost_takes_a_temperature() -> None:
+    with pytest.raises(ConfigError, match="standardise"):
+        make_sampler({"method": "jm2d", "standardise": True})
+    r = draw(small("jm2d", standardise=True, temperature=0.1), *gaussian())
+    assert r.feasible
+
+
 def test_unknown_methods_and_malformed_files_are_errors(tmp_path: Path) -> None:
     for data in ({"method": "magic"}, {}, {"method": 3}):
         with pytest.raises(ConfigError, match="one of"):

@@ -29,7 +29,8 @@ class Run:
     """One call of a sampler: counted, checked access to denoiser and problem, and the clock."""
 
     def __init__(
-        self, problem: JointProblem, denoiser: Denoiser, generator: torch.Generator, deadline: float | None
+        self, problem: JointProblem, denoiser: Denoiser, generator: torch.Generator, deadline: float | None,
+        temperature: float | None = None,
     ) -> None:
         if torch.device(generator.device).type != denoiser.device.type:
             raise InputError(f"generator is on {generator.device}, the denoiser on {denoiser.device}; both must be on one device")
@@ -38,7 +39,7 @@ class Run:
         self.cond = problem.cond.to(denoiser.device, denoiser.dtype)
         self.counters = Counters()
         self.trace: dict[str, list[float]] = {}
-        self._deadline = deadline
+        self._deadline, self._temperature = deadline, temperature
 
     def expired(self, ahead: float = 0.0) -> bool:
         """Whether the deadline has passed, or will within ``ahead`` [s]."""
@@ -87,12 +88,18 @@ class Run:
     def grid(self, e: Evaluated, k: Tensor) -> PotentialGrid:
         """Potential at all pairs of N chunks and ``k`` (K, dk), checked and counted."""
         self.counters.potential_evals += e.n * int(k.shape[0])
-        return checked(self.problem.grid(e, k), (e.n, int(k.shape[0])), "grid")
+        return self._tempered(checked(self.problem.grid(e, k), (e.n, int(k.shape[0])), "grid"))
 
     def pairs(self, e: Evaluated, k: Tensor) -> PotentialGrid:
         """Potential where chunk j meets ``k[j]`` of (N, P, dk), checked and counted."""
         self.counters.potential_evals += int(k.shape[0] * k.shape[1])
-        return checked(self.problem.pairs(e, k), (e.n, int(k.shape[1])), "pairs")
+        return self._tempered(checked(self.problem.pairs(e, k), (e.n, int(k.shape[1])), "pairs"))
+
+    def _tempered(self, grid: PotentialGrid) -> PotentialGrid:
+        """V at the sampler's own temperature, where it has one."""
+        if self._temperature is None:
+            return grid
+        return PotentialGrid(torch.where(grid.feasible, -grid.cost / self._temperature, -torch.inf), grid.cost, grid.depth)
 
     def sample_k(self, count: int) -> Tensor:
         """(count, dk) draws of p(k)."""
@@ -282,7 +289,7 @@ class Sampler(ABC, Generic[C]):
             PotentialError: the problem's values are NaN or misshapen. InputError: devices differ.
         """
         with torch.inference_mode():
-            return self._sample(Run(problem, denoiser, generator, deadline))
+            return self._sample(Run(problem, denoiser, generator, deadline, getattr(self.config, "temperature", None)))
 
     @abstractmethod
     def _sample(self, run: Run) -> SampleResult:

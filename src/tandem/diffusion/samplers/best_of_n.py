@@ -31,6 +31,7 @@ class BestOfNConfig:
     refine_count: int = setting(16, "steps tried in a round", lo=1, hi=4096)
     refine_scale: float = setting(0.2, "first round's standard deviation, of k's range [-1, 1]", lo=1e-4, hi=2.0)
     selection: str = setting("best", "best: least J; sample: in proportion to V (no refinement)", choices=("best", "sample"))
+    temperature: float | None = setting(None, "lambda of V = exp(-J / lambda); none: the problem's own", lo=1e-6, hi=1e6)
     solver: SolverConfig = field(default_factory=SolverConfig)
 
 

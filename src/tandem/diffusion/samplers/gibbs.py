@@ -31,6 +31,7 @@ class GibbsConfig:
     k_samples: int = setting(128, "fresh draws of p(k) a sweep", lo=1, hi=100_000)
     selection: str = setting("rejection", "least J of the last pool of k, or the chain's state", choices=("rejection", "final"))
     archive: bool = setting(False, "choose among the best pairs of all sweeps")
+    temperature: float | None = setting(None, "lambda of V = exp(-J / lambda); none: the problem's own", lo=1e-6, hi=1e6)
     solver: SolverConfig = field(default_factory=SolverConfig)
 
 

@@ -35,6 +35,7 @@ import torch
 from torch import Tensor
 
 from tandem.core.config import setting
+from tandem.core.errors import ConfigError
 from tandem.diffusion.problem import Evaluated, PotentialGrid
 from tandem.diffusion.result import SampleResult
 from tandem.diffusion.reverse import SolverConfig, step
@@ -54,13 +55,17 @@ class JM2DConfig:
     clean: str = setting("full", "clean chunks: whole pass, u steps + Tweedie, or x_i itself", choices=("full", "steps", "noisy"))
     clean_steps: int = setting(2, "u: ancestral steps before Tweedie with clean: steps; 0: Tweedie at once", lo=0, hi=4000)
     inner: SolverConfig = field(default_factory=SolverConfig)
-    temperature: float | None = setting(None, "lambda; none: the problem's own", lo=1e-6, hi=1e6)
+    temperature: float | None = setting(None, "lambda of V = exp(-J / lambda); none: the problem's own", lo=1e-6, hi=1e6)
     standardise: bool = setting(False, "standardise J over the feasible pairs before the temperature (MBD; needs temperature)")
     fallback: str = setting("graded", "when V = 0 everywhere", choices=("graded", "model_free"))
     graded_temperature: float = setting(0.1, "temperature of the standardised depth", lo=1e-3, hi=1e3)
     eta: float = setting(1.0, "stochasticity sigma of the outer step: 1 DDPM, 0 DDIM", lo=0.0, hi=1.0)
     selection: str = setting("rejection", "rejection among the final pairs, or (x_0, k_0) itself", choices=("rejection", "final"))
     archive: bool = setting(False, "choose among the best pairs of all steps, not of the last only")
+
+    def __post_init__(self) -> None:
+        if self.standardise and self.temperature is None:
+            raise ConfigError("jm2d: standardise = true: takes a temperature (MBD: 0.1), for J has no unit left")
 
 
 @register
@@ -142,15 +147,12 @@ class JM2D(Sampler[JM2DConfig]):
         return x0, (w_k.to(ks.dtype) @ ks)[None]
 
     def _log_potential(self, grid: PotentialGrid) -> Tensor:
-        """(N, K) log V at the configured temperature."""
+        """(N, K) log V, of the standardised J where asked for."""
         c = self.config
-        if c.temperature is None:
+        values = grid.cost[grid.feasible]
+        if not c.standardise or c.temperature is None or values.numel() < 2:
             return grid.log_v
-        cost = grid.cost
-        if c.standardise:
-            values = cost[grid.feasible]
-            if values.numel() > 1:
-                cost = (cost - values.mean()) / values.std().clamp(min=1e-12)
+        cost = (grid.cost - values.mean()) / values.std().clamp(min=1e-12)
         return torch.where(grid.feasible, -cost / c.temperature, -torch.inf)
 
     def _graded(self, grid: PotentialGrid) -> Tensor:

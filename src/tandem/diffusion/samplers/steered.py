@@ -59,6 +59,7 @@ class SteeredConfig:
     refine_rounds: int = setting(2, "rounds of that search; 0: none", lo=0, hi=100)
     refine_count: int = setting(16, "steps tried in a round", lo=1, hi=4096)
     refine_scale: float = setting(0.1, "first round's standard deviation", lo=1e-4, hi=2.0)
+    temperature: float | None = setting(None, "lambda of V = exp(-J / lambda); none: the problem's own", lo=1e-6, hi=1e6)
     selection: str = setting("best", "best: least J among all kept; sample: a draw of the target", choices=("best", "sample"))
 
 
@@ -109,7 +110,7 @@ class Steered(Sampler[SteeredConfig]):
                 (kept if i <= c.archive_steps else rough).add(best)
                 x0 = self._resample(run, p, x0, i)
             p.x = step(schedule, p.x, x0, i, i - 1, 1.0, run.generator)
-            took = time.perf_counter() - started
+            took = max(took, time.perf_counter() - started)
         if drawn is None:
             return finish(run, None, None, False)
         if c.selection == "sample" and complete and bool((p.log_w > -torch.inf).any()):
