@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import shutil
+
 import mujoco
 import numpy as np
 import pytest
 import robot_cases
 
-from tandem.robots.apart import derive_pairs, joint_reach, self_clearance
+from tandem.robots.apart import joint_reach, self_clearance
+from tandem.robots.fit import main
 from tandem.robots.geometry import convex_hull, exposed_overshoot, find_uncovered, fit_spheres, uncovered
 from tandem.robots.kinematics import fk, sphere_centers, tcp_pose
 from tandem.robots.model import load_arm, load_chain, robot_config
@@ -207,17 +210,28 @@ def test_fit_is_deterministic_and_tight():
 
 
 @pytest.mark.parametrize("name", ["panda", "six"])
-def test_other_arms(name, tmp_path_factory):
-    """Fit from primitive shapes, enclosure, pairs, and home free of self-collision."""
-    path = robot_cases.fitted(name, tmp_path_factory.mktemp(name))
+def test_other_arms(name):
+    """Enclosure of primitive shapes, pairs, and home free of self-collision."""
+    path = robot_cases.robot_file(name)
     arm, chain = load_arm(path), load_chain(*robot_config(path))
     for shape in chain.shapes:
         assert uncovered(shape, *_spheres(arm, shape.link)) is None, shape.name
-    pairs, dropped = derive_pairs(arm, chain.shapes, 0.005)
-    assert pairs == [tuple(p) for p in arm.self_pairs.tolist()]
-    assert len(pairs) + len(dropped) == arm.n * (arm.n + 1) // 2
+    assert len(arm.self_pairs) + len(arm.self_dropped) == arm.n * (arm.n + 1) // 2
     assert self_clearance(arm, arm.home[None])[0][0] > 0.0
     assert arm.stroke == pytest.approx(0.08 if name == "panda" else 0.0)
+
+
+def test_fit_command(tmp_path):
+    """From URDF to a sphere file that loads, encloses, and is the same the second time; bad input exits with 2."""
+    for suffix in ("urdf", "yaml"):
+        shutil.copy(robot_cases.DATA / f"six.{suffix}", tmp_path)
+    assert main([str(tmp_path / "six.yaml")]) == 0
+    arm, chain = load_arm(tmp_path / "six.yaml"), load_chain(*robot_config(tmp_path / "six.yaml"))
+    for shape in chain.shapes:
+        assert uncovered(shape, *_spheres(arm, shape.link)) is None, shape.name
+    assert main([str(tmp_path / "six.yaml"), "--out", str(tmp_path / "again.yaml")]) == 0
+    assert (tmp_path / "again.yaml").read_text() == (tmp_path / "six_spheres.yaml").read_text()
+    assert main(["no_such_robot"]) == 2
 
 
 def test_swept_fingers_reach_as_far_as_the_gripper_opens(chain):

@@ -15,10 +15,8 @@ from tandem.robots.urdf import resolve_source
 
 
 @pytest.fixture(scope="module", params=["fr3", "panda", "six"])
-def arm_file(request, tmp_path_factory):
-    if request.param == "fr3":
-        return "fr3"
-    return str(robot_cases.fitted(request.param, tmp_path_factory.mktemp(request.param)))
+def arm_file(request):
+    return robot_cases.robot_file(request.param)
 
 
 @pytest.fixture(scope="module")
@@ -48,9 +46,8 @@ def test_fk_agrees_with_pinocchio(arm, arm_file):
 
 
 def test_fk_agrees_with_the_simulator():
-    arm = robot_cases.fr3()
-    config, path = robot_config("fr3")
-    spec = mujoco.MjSpec.from_file(str(resolve_source("franky_sim:assets/fr3.xml", path)))
+    arm = load_arm("fr3")
+    spec = mujoco.MjSpec.from_file(str(robot_cases.assets() / "fr3.xml"))
     spec.meshdir = str(robot_cases.assets() / "meshes")
     model = spec.compile()
     data = mujoco.MjData(model)
@@ -83,7 +80,8 @@ def test_prismatic_joint_on_the_chain(tmp_path):
     (tmp_path / "a.urdf").write_text("""<robot name="a"><link name="b"/><link name="l1"/><link name="l2"/><link name="t"/>
       <joint name="lift" type="prismatic"><origin xyz="1 0 0" rpy="0 1.5707963267948966 0"/><parent link="b"/><child link="l1"/>
         <axis xyz="0 0 1"/><limit lower="0" upper="1" velocity="1"/></joint>
-      <joint name="turn" type="revolute"><parent link="l1"/><child link="l2"/><axis xyz="0 1 0"/><limit lower="-1" upper="1" velocity="1"/></joint>
+      <joint name="turn" type="revolute"><parent link="l1"/><child link="l2"/>
+        <axis xyz="0 1 0"/><limit lower="-1" upper="1" velocity="1"/></joint>
       <joint name="end" type="fixed"><origin xyz="0 0 0.5"/><parent link="l2"/><child link="t"/></joint></robot>""")
     (tmp_path / "a.yaml").write_text(
         "{name: a, urdf: a.urdf, base: b, tcp: t, spheres: s.yaml, limits: {acceleration: [1, 1], jerk: [1, 1]}}"

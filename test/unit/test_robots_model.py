@@ -58,8 +58,8 @@ def test_velocity_limits_are_inside_both_published_sets():
         velocity_limits(arm, np.zeros(6))
 
 
-def test_arm_without_position_dependent_limits(tmp_path):
-    arm = load_arm(robot_cases.fitted("panda", tmp_path))
+def test_arm_without_position_dependent_limits():
+    arm = load_arm(robot_cases.robot_file("panda"))
     assert np.isnan(arm.velocity_position).all()
     lo, hi = velocity_limits(arm, arm.home)
     assert np.array_equal(hi, arm.velocity) and np.array_equal(lo, -arm.velocity)

@@ -1,8 +1,8 @@
 """Which links of an arm can meet at all, proven by branch and bound over the joints between them. Offline.
 
-A box of joint positions is decided at its centre: no point of the moving link gets nearer, anywhere in the box, than the distance
-there less what each joint's half range can move it, (half range) x (largest distance of the link from that joint's axis). Boxes
-that are not decided are halved. Distances are first those of the enclosing spheres; where these are too coarse and few joints are
+A box of joint positions is decided at its centre: nowhere in the box do the links get nearer than the distance there less what
+each joint's half range can move them, (half range) x (largest distance of the moving link from that joint's axis). Boxes that are
+not decided are halved. Distances are first those of the enclosing spheres; where these are too coarse and few joints are
 involved, those of the convex hulls themselves.
 """
 
@@ -21,14 +21,16 @@ Array = NDArray[np.float64]
 IntArray = NDArray[np.int64]
 
 #: boxes examined before a proof by spheres, and by hulls, is given up
-SPHERE_BOXES = 1_000_000
-HULL_BOXES = 60_000
+SPHERE_BOXES = 300_000
+HULL_BOXES = 40_000
+#: random configurations at which a proof is first tried to be refuted
+TRIALS = 200
 #: most joints between two links for which the hulls are tried
 HULL_JOINTS = 2
 
 
 def joint_reach(arm: ArmModel, i: int, j: int) -> Array:
-    """(j - i,) bounds [m, or 1 for a sliding joint] on how far each joint between links i and j moves a point of link j, a unit."""
+    """(j - i,) bounds on how far a unit of each joint between links i and j moves points of link j [m; 1 if it slides]."""
     mine = arm.sphere_link == j
     ends = arm.sphere_center[mine]
     axis = arm.axis[j - 1]
@@ -51,27 +53,28 @@ def spheres_apart(
     center: Array,
     radius: Array,
     home: Array,
-    links: tuple[int, int],
+    i: int,
+    j: int,
     box: Array,
     reach: Array,
     margin: float,
     budget: int,
 ) -> bool:
-    """Whether the spheres of two links are proven to stay more than ``margin`` [m] apart over a box (2, k) of the joints between."""
-    i, j = links
+    """Whether the spheres of links i and j are proven over ``margin`` [m] apart in a box (2, j - i) of the joints between."""
     k = reach.shape[0]
     n = joint_type.shape[0]
     stack = np.empty((512, 2, k))
-    stack[0] = box
+    for m in range(k):
+        stack[0, 0, m], stack[0, 1, m] = box[0, m], box[1, m]
     top, used = 1, 0
-    q, frames, world = home.copy(), np.empty((n + 1, 4, 4)), np.empty_like(center)
+    q, frames, world = home.copy(), np.empty((n + 1, 4, 4)), np.empty(center.shape)
     while top > 0:
         used += 1
         if used > budget or top + 2 > stack.shape[0]:
             return False
         top -= 1
-        low, high = stack[top, 0].copy(), stack[top, 1].copy()
-        q[i:j] = 0.5 * (low + high)
+        for m in range(k):
+            q[i + m] = 0.5 * (stack[top, 0, m] + stack[top, 1, m])
         fk_single(joint_type, placement, axis, q, frames)
         place_spheres(frames, owner, center, world)
         least = np.inf
@@ -79,18 +82,22 @@ def spheres_apart(
             if owner[a] == i:
                 for b in range(owner.shape[0]):
                     if owner[b] == j:
-                        d = (world[a, 0] - world[b, 0]) ** 2 + (world[a, 1] - world[b, 1]) ** 2 + (world[a, 2] - world[b, 2]) ** 2
-                        least = min(least, np.sqrt(d) - radius[a] - radius[b])
-        travel = 0.5 * (high - low) * reach
-        if least - travel.sum() > margin:
-            continue
+                        dx, dy, dz = world[a, 0] - world[b, 0], world[a, 1] - world[b, 1], world[a, 2] - world[b, 2]
+                        least = min(least, np.sqrt(dx * dx + dy * dy + dz * dz) - radius[a] - radius[b])
         if least <= margin:
             return False
-        axis_to_halve = int(np.argmax(travel))
-        for side in range(2):
-            stack[top, 0], stack[top, 1] = low, high
-            stack[top, 1 - side, axis_to_halve] = q[i + axis_to_halve]
-            top += 1
+        widest, halve, room = -1.0, 0, least - margin
+        for m in range(k):
+            travel = 0.5 * (stack[top, 1, m] - stack[top, 0, m]) * reach[m]
+            room -= travel
+            if travel > widest:
+                widest, halve = travel, m
+        if room > 0.0:
+            continue
+        for m in range(k):
+            stack[top + 1, 0, m], stack[top + 1, 1, m] = stack[top, 0, m], stack[top, 1, m]
+        stack[top, 1, halve] = stack[top + 1, 0, halve] = q[i + halve]
+        top += 2
     return True
 
 
@@ -112,7 +119,10 @@ def hulls_apart(arm: ArmModel, shapes: tuple[Shape, ...], i: int, j: int, margin
 
     solids = {k: [(solid(s) if len(s.vertices) > 1 else coal.Sphere(s.radius), s) for s in shapes if s.link == k] for k in (i, j)}
     request, reach = coal.DistanceRequest(), joint_reach(arm, i, j)
-    boxes, used = [(arm.lower[i:j].copy(), arm.upper[i:j].copy())], 0
+    rng = np.random.default_rng(0)
+    points = [arm.lower[i:j] + (arm.upper - arm.lower)[i:j] * rng.random(j - i) for _ in range(TRIALS)]
+    # a random point is a box of no extent: it can refute, or is done with at once
+    boxes, used = [(arm.lower[i:j].copy(), arm.upper[i:j].copy()), *((p, p) for p in points)], 0
     while boxes:
         used += 1
         low, high = boxes.pop()
@@ -125,7 +135,9 @@ def hulls_apart(arm: ArmModel, shapes: tuple[Shape, ...], i: int, j: int, margin
             return coal.Transform3s(frames[k, :3, :3], frames[k, :3, 3] + ball)
 
         least = min(
-            coal.distance(a, place(i, s), b, place(j, t), request, coal.DistanceResult()) for a, s in solids[i] for b, t in solids[j]
+            coal.distance(a, place(i, s), b, place(j, t), request, coal.DistanceResult())
+            for a, s in solids[i]
+            for b, t in solids[j]
         )
         travel = 0.5 * (high - low) * reach
         if least - travel.sum() > margin:
@@ -163,7 +175,7 @@ def derive_pairs(
                 dropped.append((i, j, "adjacent: the joint between them keeps them in contact"))
             elif spheres_apart(
                 arm.joint_type, arm.placement, arm.axis, arm.sphere_link, arm.sphere_center, arm.sphere_radius,
-                arm.home, (i, j), box, joint_reach(arm, i, j), margin, SPHERE_BOXES,
+                arm.home, i, j, box, joint_reach(arm, i, j), margin, SPHERE_BOXES,
             ):
                 dropped.append((i, j, f"spheres proven more than {margin} m apart for all joint positions"))
             elif j - i <= HULL_JOINTS and hulls_apart(arm, shapes, i, j, margin):

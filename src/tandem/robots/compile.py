@@ -1,4 +1,4 @@
-"""Fill numba's cache, so that no first call waits for the compiler: run once at set-up time, ``python -m tandem.robots.compile``."""
+"""Fill numba's cache, so that no first call waits for the compiler. At set-up time: ``python -m tandem.robots.compile``."""
 
 from __future__ import annotations
 

@@ -65,7 +65,8 @@ def find_uncovered(planes: Array, lo: Array, hi: Array, center: Array, radius: A
         stack[0, 3 + k] = 0.5 * (hi[k] - lo[k]) + 1e-12
     while top > 0:
         top -= 1
-        x, y, z, a, b, c = stack[top]
+        x, y, z = stack[top, 0], stack[top, 1], stack[top, 2]
+        a, b, c = stack[top, 3], stack[top, 4], stack[top, 5]
         outside = False
         for f in range(planes.shape[0]):
             reach = abs(planes[f, 0]) * a + abs(planes[f, 1]) * b + abs(planes[f, 2]) * c
@@ -86,12 +87,12 @@ def find_uncovered(planes: Array, lo: Array, hi: Array, center: Array, radius: A
         half = 0.5 * stack[top, axis]
         if half < finest or top + 2 > stack.shape[0]:
             return np.array([x, y, z])
-        for side in (-1.0, 1.0):
-            row = stack[top]
-            row[0], row[1], row[2], row[3], row[4], row[5] = x, y, z, a, b, c
-            row[axis - 3] += side * half
-            row[axis] = half
-            top += 1
+        stack[top, axis] = half
+        for m in range(6):
+            stack[top + 1, m] = stack[top, m]
+        stack[top, axis - 3] -= half
+        stack[top + 1, axis - 3] += half
+        top += 2
     return np.full(3, np.nan)
 
 
@@ -139,8 +140,9 @@ def fibonacci_sphere(count: int) -> Array:
 def _radii(points: Array, center: Array, radius: Array) -> None:
     """Smallest radii that cover the points, each point given to the sphere that has to grow least; two passes."""
     k = center.shape[0]
-    radius[:] = 0.0
     near = np.empty(k)
+    for s in range(k):
+        radius[s] = 0.0
     for p in range(points.shape[0]):  # a first guess: nearest centre
         best, who = np.inf, 0
         for s in range(k):
@@ -151,7 +153,8 @@ def _radii(points: Array, center: Array, radius: Array) -> None:
                 best, who = d, s
         radius[who] = max(radius[who], math.sqrt(best))
     guess = radius.copy()
-    radius[:] = 0.0
+    for s in range(k):
+        radius[s] = 0.0
     for p in range(points.shape[0]):  # then power distance to the guess
         best, who = np.inf, 0
         for s in range(k):
@@ -244,13 +247,18 @@ def search_centers(target: Target, center: Array, moves: Array, picks: NDArray[n
     best_radius = radius.copy()
     trial = best_center.copy()
     for i in range(moves.shape[0]):
-        trial[:] = best_center
-        trial[picks[i]] += moves[i]
+        s = picks[i]
+        for c in range(3):
+            trial[s, c] = best_center[s, c] + moves[i, c]
         cost = overshoot_cost(target, trial, radius)
-        if cost < best:
+        better = cost < best
+        if better:
             best = cost
-            best_center[:] = trial
-            best_radius[:] = radius
+            best_radius = radius.copy()
+        for c in range(3):
+            if better:
+                best_center[s, c] = trial[s, c]
+            trial[s, c] = best_center[s, c]
     return best_center, best_radius, best
 
 
@@ -275,9 +283,10 @@ def _target(shapes: list[Shape], tip: Array | None, tip_bound: float, samples: i
     hulls = [convex_hull(v) for v in solids]
     size = float(np.ptp(np.concatenate(solids), axis=0).max())
     hulls = [h for i, h in enumerate(hulls) if not any(_holds(o, h) for k, o in enumerate(hulls) if k != i)] or hulls[:1]
-    points = np.concatenate([surface_points(h, size / 25.0) for h in hulls])
+    # the proof may grow spheres a little where samples are sparse: dense samples and a reserve where a bound is to be kept
+    points = np.concatenate([surface_points(h, size / (50.0 if tip_bound > 0.0 else 25.0)) for h in hulls])
     direction = np.zeros(3) if tip is None else np.asarray(tip, dtype=np.float64)
-    end = float((points @ direction).max()) + tip_bound if tip is not None and tip_bound > 0.0 else np.inf
+    end = float((points @ direction).max()) + 0.8 * tip_bound if tip is not None and tip_bound > 0.0 else np.inf
     starts = np.cumsum([0, *(len(h.planes) for h in hulls)]).astype(np.int64)
     return Target(points, np.concatenate([h.planes for h in hulls]), starts, fibonacci_sphere(samples), direction, end)
 
@@ -301,7 +310,7 @@ def fit_spheres(
     """
     if all(len(s.vertices) == 1 for s in shapes):
         return np.concatenate([s.vertices for s in shapes]), np.array([s.radius for s in shapes]) + SLACK
-    target = _target(shapes, tip, tip_bound - SLACK, 150)
+    target = _target(shapes, tip, tip_bound, 150)
     size = float(np.ptp(target.points, axis=0).max())
     starts = [_search(target, _seed_centers(target.points, count, rng), steps // 8, 0.06 * size, rng) for _ in range(4)]
     best = min(starts, key=lambda result: result[2])

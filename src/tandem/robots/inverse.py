@@ -209,7 +209,8 @@ def reach_pose(arm: IkModel, settings: IkSettings, target: Array, pull: Array, h
         for k in range(n):
             q[k] += dq[k] * (1.0 if largest <= MAX_STEP else MAX_STEP / largest)
         if step % 8 == 7:
-            held[:] = False
+            for k in range(n):
+                held[k] = False
     return position, rotation
 
 
@@ -225,7 +226,8 @@ def judge(arm: IkModel, settings: IkSettings, before: Array, q: Array) -> int:
             return POSITION_LIMIT
         move = q[k] - before[k]
         limit = arm.velocity[k]
-        a, b, up, low = arm.velocity_position[k]
+        a, b = arm.velocity_position[k, 0], arm.velocity_position[k, 1]
+        up, low = arm.velocity_position[k, 2], arm.velocity_position[k, 3]
         if not math.isnan(a):
             room = up - max(q[k], before[k]) if move > 0.0 else min(q[k], before[k]) - low
             limit = min(limit, max(0.0, math.sqrt(max(b * room, 0.0)) - a))
@@ -246,23 +248,26 @@ def solve_one(
         for k in range(n):
             finite = finite and math.isfinite(before[k])
             pull[k] = settings.posture_gain * settings.dt * (settings.posture[k] - before[k])
+            q[k] = free[k] = before[k]
         for r in range(4):
             for c in range(4):
                 finite = finite and math.isfinite(poses[h, r, c])
         if not finite:
-            q_out[h], status[h], error[h, 0], error[h, 1] = before, NOT_CONVERGED, np.inf, np.inf
+            status[h], error[h, 0], error[h, 1] = NOT_CONVERGED, np.inf, np.inf
+            for k in range(n):
+                q_out[h, k] = before[k]
             continue
-        q[:] = before
         error[h, 0], error[h, 1] = reach_pose(arm, settings, poses[h], pull, True, q)
         reached = error[h, 0] <= settings.position_tolerance and error[h, 1] <= settings.rotation_tolerance
         if not reached:
-            free[:] = before
             position, rotation = reach_pose(arm, settings, poses[h], pull, False, free)
             if position <= settings.position_tolerance and rotation <= settings.rotation_tolerance:
-                q[:], error[h, 0], error[h, 1], reached = free, position, rotation, True
+                error[h, 0], error[h, 1], reached = position, rotation, True
+                for k in range(n):
+                    q[k] = free[k]
         status[h] = judge(arm, settings, before, q) if reached else NOT_CONVERGED
-        q_out[h] = q
-        before[:] = q
+        for k in range(n):
+            q_out[h, k] = before[k] = q[k]
 
 
 @njit(cache=True, error_model="numpy")
