@@ -177,7 +177,7 @@ def check_models() -> list[Finding]:
         name = str(manifest.relative_to(folder))
         try:
             data = json.loads(manifest.read_text(encoding="utf-8"))
-            weights = manifest.with_suffix(".safetensors") if "file" not in data else manifest.parent / str(data["file"])
+            weights = manifest.parent / str(data["weights"])
             expected = str(data["sha256"])
             actual = hashlib.sha256(weights.read_bytes()).hexdigest()
         except (OSError, ValueError, KeyError, TypeError) as error:

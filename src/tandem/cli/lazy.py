@@ -6,6 +6,7 @@ module that is not there is not listed, and nothing heavy is imported to show ``
 
 from __future__ import annotations
 
+import collections.abc
 import importlib
 import importlib.util
 import inspect
@@ -16,6 +17,8 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
+from rich.console import Console
+from rich.progress import Progress, TextColumn
 from typer.core import TyperGroup
 
 #: what an option of that name means, where the module's own docstring is not at hand
@@ -41,18 +44,25 @@ def module_exists(name: str) -> bool:
 
 
 def _option_type(kind: Any) -> Any:
-    """What typer understands: the annotation, or str for anything richer."""
+    """What typer understands: the annotation, str for sequences, None for what cannot be said on a command line (callables)."""
     if typing.get_origin(kind) in (typing.Union, types.UnionType):
         inner = [k for k in typing.get_args(kind) if k is not type(None)]
-        return typing.Optional[_option_type(inner[0])] if len(inner) == 1 else str  # noqa: UP045
-    return kind if kind in (int, float, bool, str, Path) else str
+        known = _option_type(inner[0]) if len(inner) == 1 else None
+        return typing.Optional[known] if known is not None else None  # noqa: UP045
+    if typing.get_origin(kind) in (list, tuple, collections.abc.Sequence):
+        return str
+    return kind if kind in (int, float, bool, str, Path) else None
 
 
-def as_command(run: Callable[..., int], name: str, out: str, help_text: str) -> typer.Typer:
-    """A typer application whose one command calls ``run`` with options made of its signature; ``run`` returns the exit code."""
+def as_command(run: Callable[..., Any], name: str, out: str, help_text: str) -> typer.Typer:
+    """A typer application whose one command calls ``run`` with options made of its signature.
+
+    ``run`` returns the exit code, or what it made (which is named, and 0). An argument ``progress`` (called with steps done and
+    loss) is given a progress bar that ends at the argument ``steps``.
+    """
     hints = typing.get_type_hints(run)
     parameters = []
-    defaults: dict[str, Any] = {"out": Path(out), "quick": False}
+    defaults: dict[str, Any] = {"out": Path(out), "quick": False, "seed": 0}
     for key, parameter in inspect.signature(run).parameters.items():
         if parameter.kind in (parameter.VAR_KEYWORD, parameter.VAR_POSITIONAL):
             continue
@@ -60,6 +70,8 @@ def as_command(run: Callable[..., int], name: str, out: str, help_text: str) -> 
         if isinstance(default, (tuple, list)):
             default = ",".join(map(str, default))
         kind: Any = _option_type(hints.get(key, str))
+        if kind is None:
+            continue
         switch = f"--{key.replace('_', '-')}"
         names = (f"{switch}/--no-{key.replace('_', '-')}",) if kind is bool and default else (switch,)
         option = typer.Option(*names, help=OPTION_HELP.get(key, ""))
@@ -67,7 +79,10 @@ def as_command(run: Callable[..., int], name: str, out: str, help_text: str) -> 
         parameters.append(inspect.Parameter(key, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=annotation))
 
     def call(**values: Any) -> None:
-        raise typer.Exit(int(run(**values) or 0))
+        result = _with_progress(run, values) if "progress" in hints else run(**values)
+        if isinstance(result, int):
+            raise typer.Exit(result)
+        Console().print(f"wrote {result}", highlight=False, soft_wrap=True)
 
     call.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
     call.__annotations__ = {p.name: p.annotation for p in parameters}
@@ -75,6 +90,15 @@ def as_command(run: Callable[..., int], name: str, out: str, help_text: str) -> 
     application = typer.Typer(add_completion=False, rich_markup_mode=None)
     application.command(name)(call)
     return application
+
+
+def _with_progress(run: Callable[..., Any], values: dict[str, Any]) -> Any:
+    """Call ``run`` with a progress bar."""
+    columns = (*Progress.get_default_columns(), TextColumn("loss {task.fields[loss]:.4f}"))
+    bar = Progress(*columns, console=Console(stderr=True), refresh_per_second=2)
+    with bar:
+        task = bar.add_task("training", total=values.get("steps"), loss=float("nan"))
+        return run(**values, progress=lambda done, loss: bar.update(task, completed=done, loss=loss))
 
 
 class ModuleGroup(TyperGroup):
