@@ -1,6 +1,6 @@
 """Runs Tandem's launch files where ROS 2's own ``launch`` and ``launch_ros`` are not installed.
 
-``python -m launch_standin FILE arg:=value ... [--show-args] [--print]`` (or ``python -m launch``), with this folder on PYTHONPATH.
+``python -m launch_standin FILE arg:=value ... [--show-args] [--print]`` (or ``python -m launch``), this folder on PYTHONPATH.
 ``launch/`` and ``launch_ros/`` beside this file hold the subset of the real API that the files use, with the same meaning;
 whatever else is asked for is an error that names it.
 
