@@ -5,6 +5,7 @@ Waiting is by polling a condition; when it does not come true in time, what ever
 
 from __future__ import annotations
 
+import dataclasses
 import itertools
 import os
 import secrets
@@ -42,6 +43,8 @@ ROOT = Path(__file__).resolve().parents[2]
 NAMES = messages.Names()
 ENVIRONMENT = {"ROS_AUTOMATIC_DISCOVERY_RANGE": "LOCALHOST", "FASTDDS_BUILTIN_TRANSPORTS": "UDPv4"}
 """UDP on the loopback device only: no other machine hears the tests, and a killed process leaves nothing in /dev/shm."""
+START = 90.0
+"""How long a node may take to start [s]: a second, or many on a machine that is busy with other things."""
 _numbers = itertools.count()
 
 
@@ -93,7 +96,8 @@ class Ear(Node):
         if self.pose is not None:
             self._poses.publish(messages.object_pose_to_msg(ObjectPose(self.pose, 1e-6 * np.eye(6), now), NAMES.base))
         if self.obstacles is not None:
-            self._scenes.publish(markers.scene_to_msg(self.obstacles, NAMES.base, now))
+            scene = Scene(tuple(dataclasses.replace(o, stamp=now) for o in self.obstacles.obstacles))
+            self._scenes.publish(markers.scene_to_msg(scene, NAMES.base, now))
 
     def _on_commanded(self, msg: JointState) -> None:
         with self.lock:
@@ -208,10 +212,10 @@ class Graph:
         self.start("safety_filter")
         if planner:
             self.start_planner()
-        self.wait(lambda: self.ear.commitment is not None, "the bridge commits to something")
-        self.wait(lambda: self.level("safety_filter: guard") == DiagnosticStatus.OK, "the filter watches", 40.0)
+        self.wait(lambda: self.ear.commitment is not None, "the bridge commits to something", START)
+        self.wait(lambda: self.level("safety_filter: guard") == DiagnosticStatus.OK, "the filter watches", START)
         if planner:
-            self.wait(self.moving, "the arm moves", 40.0)
+            self.wait(self.moving, "the arm moves", START)
 
     def start_planner(self) -> None:
         """The scripted planner in the planner node."""
@@ -224,7 +228,7 @@ class Graph:
         process.wait()
 
     # -------------------------------------------------------------------------------------------------------- waiting
-    def wait(self, condition: Callable[[], Any], what: str, timeout: float = 20.0) -> Any:
+    def wait(self, condition: Callable[[], Any], what: str, timeout: float = 30.0) -> Any:
         """Poll until the condition is true; its value."""
         limit = time.monotonic() + timeout
         while time.monotonic() < limit:
@@ -323,7 +327,7 @@ class Graph:
     def call(self, service: str) -> Trigger.Response:
         """Call a Trigger service of the bridge."""
         client = self.ear.create_client(Trigger, service)
-        self.wait(client.service_is_ready, f"{service} is there")
+        self.wait(client.service_is_ready, f"{service} is there", START)
         future = client.call_async(Trigger.Request())
         self.wait(future.done, f"{service} answers")
         self.ear.destroy_client(client)

@@ -1,4 +1,4 @@
-"""Faults over the launched graph: no motion that was not certified, rest in time, the reason on /diagnostics, and on again afterwards."""
+"""Faults over the launched graph: nothing uncertified moves, rest in time, the reason on /diagnostics, on again afterwards."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from integration.graph import NAMES, Graph, ball
+from integration.graph import NAMES, START, Graph, ball
 from trajectory_msgs.msg import JointTrajectory
 
 from tandem.core.types import Proposal
@@ -17,6 +17,8 @@ from tandem.nodes import messages
 from tandem.nodes.base import command_qos
 from tandem.robots.kinematics import tcp_pose
 from tandem.robots.model import load_arm
+
+FAR_AWAY = (0.0, -2.0, 0.5)
 
 
 def resume_works(graph: Graph) -> None:
@@ -36,7 +38,7 @@ def test_planner_is_killed(graph: Graph) -> None:
     assert graph.mode() == "IDLE"
     graph.wait(lambda: graph.said("safety_filter: certification", "no proposal", killed), "the reason is shown")
     graph.start_planner()
-    graph.wait(graph.moving, "a new planner goes on", 40.0)
+    graph.wait(graph.moving, "a new planner goes on", START)
     resume_works(graph)
     graph.assert_only_certified()
 
@@ -49,7 +51,7 @@ def test_filter_is_killed(graph: Graph) -> None:
     graph.wait(lambda: graph.said("franka_bridge: safety filter", "silent", killed), "the reason is shown")
     assert graph.mode() == "IDLE"
     graph.start("safety_filter")
-    graph.wait(graph.moving, "a new filter goes on", 60.0)
+    graph.wait(graph.moving, "a new filter goes on", START)
     resume_works(graph)
     graph.assert_only_certified()
 
@@ -72,14 +74,9 @@ def test_obstacle_data_stop_coming(graph: Graph) -> None:
     graph.ear.obstacles = None
     graph.settled(lost)
     graph.wait(lambda: graph.said("safety_filter: scene", "at most", lost), "the reason is shown")
-    graph.ear.obstacles = messages_scene()
+    graph.ear.obstacles = ball(FAR_AWAY)
     graph.wait(graph.moving, "the arm goes on")
     graph.assert_only_certified()
-
-
-def messages_scene() -> object:
-    """A scene with one obstacle out of reach."""
-    return ball((0.0, -2.0, 0.5))
 
 
 def test_obstacle_appears_late(graph: Graph) -> None:
@@ -92,14 +89,11 @@ def test_obstacle_appears_late(graph: Graph) -> None:
     appeared = time.time()
     graph.ear.obstacles = ball((float(position[0]), float(position[1]), float(position[2]) - 0.05), 0.1)
     graph.settled(appeared)
-    graph.wait(
-        lambda: graph.said("safety_filter: guard", "collision", appeared) or graph.said("safety_filter: certification", "collision", appeared),
-        "the reason is shown",
-    )
-    time_standing = time.time()
-    graph.wait(lambda: time.time() > time_standing + 0.7, "some time passes")
+    parts = ("safety_filter: guard", "safety_filter: certification")
+    graph.wait(lambda: any(graph.said(part, "collision", appeared) for part in parts), "the reason is shown")
+    graph.wait(lambda: time.time() > appeared + 2.0, "two seconds pass")
     assert graph.at_rest(), "nothing is certified while it stands there"
-    graph.ear.obstacles = messages_scene()
+    graph.ear.obstacles = ball(FAR_AWAY)
     if graph.mode() == "STOPPED":
         assert graph.call("franka/resume").success
     graph.wait(graph.moving, "the arm goes on")
@@ -117,9 +111,10 @@ def test_measured_joints(graph: Graph, tmp_path: Path, fault: str, text: str) ->
     graph.wait(lambda: graph.mode() == "STOPPED", "the arm stops and latches")
     graph.settled(broken)
     graph.wait(lambda: graph.said("franka_bridge: executor", text, broken), "the reason is shown")
-    assert not graph.call("franka/resume").success or fault == "deviate"
+    if fault == "freeze":
+        assert not graph.call("franka/resume").success, "where the arm is cannot be known yet"
     marker.unlink()
-    graph.wait(lambda: graph.call("franka/resume").success or graph.mode() == "IDLE", "the operator resumes")
+    assert graph.call("franka/resume").success
     graph.wait(graph.moving, "the arm goes on")
     graph.assert_only_certified()
 
@@ -220,7 +215,7 @@ def test_forged_certificates_are_refused(graph: Graph) -> None:
     from tandem.execution.types import to_ns
 
     graph.start("franka_bridge")
-    graph.wait(lambda: graph.ear.commitment is not None, "the bridge commits to something")
+    graph.wait(lambda: graph.ear.commitment is not None, "the bridge commits to something", START)
     certified = graph.ear.create_publisher(JointTrajectory, "safety_filter/certified", command_qos())
     verdicts = graph.ear.create_publisher(DiagnosticStatus, "safety_filter/verdict", command_qos())
     graph.wait(lambda: certified.get_subscription_count() > 1 and verdicts.get_subscription_count() > 1, "the bridge listens")
@@ -238,7 +233,7 @@ def test_forged_certificates_are_refused(graph: Graph) -> None:
     graph.ear.destroy_publisher(verdicts)
     graph.start("safety_filter")
     graph.start_planner()
-    graph.wait(graph.moving, "the true filter's are played", 60.0)
+    graph.wait(graph.moving, "the true filter's are played", START)
     resume_works(graph)
     graph.assert_only_certified()
 

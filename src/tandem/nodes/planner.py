@@ -210,7 +210,7 @@ class PlannerNode(TandemNode):
         return self._scene.scene(now)[1]
 
     def _switch_time(self, now: float, commitment: Commitment) -> float | None:
-        """When the next plan is to start; None while a proposal's fate is open."""
+        """When the next plan is to start; None while a proposal's fate is open, or the head before it has not begun."""
         s = self.settings
         self._sent = [p for p in self._sent if p.end > now]
         self._refused &= {p.digest for p in self._sent}
@@ -218,6 +218,8 @@ class PlannerNode(TandemNode):
             return None
         for sent in reversed(self._sent):
             if abs(commitment.end - sent.end) < SAME:  # the executor plays it, or will
+                if now < min(sent.switch_time, sent.head_end - 1.05 * s.plan_time):
+                    return None  # later: the newer what a plan rests on, the better
                 if sent.head_end - now >= s.plan_time:
                     return sent.head_end
                 break
@@ -240,7 +242,7 @@ class PlannerNode(TandemNode):
                 elif commitment is not None:
                     switch = self._switch_time(now, commitment)
                 if switch is None or commitment is None or scene is None:
-                    self._wake.wait(0.05)
+                    self._wake.wait(0.02)
                     continue
             if pose is not None and now - pose.stamp > self.settings.pose_max_age:
                 pose = None
