@@ -111,6 +111,9 @@ def _add_table(spec: mujoco.MjSpec) -> None:
     slab.name, slab.type = "table_slab", mujoco.mjtGeom.mjGEOM_BOX
     slab.size, slab.pos, slab.rgba = [0.6, 0.7, 0.02], [0.4, 0.0, -0.0202], [0.42, 0.45, 0.48, 1.0]
     slab.contype, slab.conaffinity, slab.group = 0, 0, 1
+    sky = spec.add_texture()
+    sky.name, sky.type, sky.builtin = "sky", mujoco.mjtTexture.mjTEXTURE_SKYBOX, mujoco.mjtBuiltin.mjBUILTIN_GRADIENT
+    sky.rgb1, sky.rgb2, sky.width, sky.height = [0.86, 0.89, 0.93], [0.62, 0.67, 0.73], 64, 384
     for name, pos, strength in (("key", [0.9, 0.5, 1.8], 0.45), ("fill", [0.6, -0.8, 1.6], 0.3)):
         light = world.add_light()
         light.name, light.pos, light.dir = name, pos, [0.5 - pos[0], -pos[1], -pos[2]]

@@ -105,4 +105,6 @@ def save_mug_scene(scene: MugScene, path: str | Path) -> None:
     data |= {k: dict(vars(getattr(scene, k))) for k in ("mug", "camera", "overview")}
     keys = ("name", "kind", "size", "position", "quaternion", "position_error", "speed")
     data["obstacles"] = [{k: getattr(o, k) for k in keys} for o in scene.obstacles]
-    Path(path).write_text(yaml.safe_dump(_plain(data), sort_keys=False, default_flow_style=None, width=130), encoding="utf-8")
+    text = yaml.safe_dump(_plain(data), sort_keys=False, default_flow_style=None, width=130)
+    note = "# Scene of the mug task: SI units, base frame, quaternions w x y z; keys and ranges: tandem.sim.scene_file\n"
+    Path(path).write_text(note + text, encoding="utf-8")

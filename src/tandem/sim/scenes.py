@@ -143,10 +143,10 @@ class _Task:
 def _draw_task(prober: Prober, rng: np.random.Generator) -> _Task | None:
     """A random mug pose and start, with the motions of every way and reachable grasp; None when too few ways exist."""
     span = MugRange()
-    mug_pose = standing_pose(*(float(rng.uniform(*r)) for r in (span.x, span.y, span.yaw)))
+    mug_pose = standing_pose(*(round(float(rng.uniform(*r)), 4) for r in (span.x, span.y, span.yaw)))
     sketches: dict[tuple[str, str], tuple[Array, Array, int]] = {}
     try:
-        q_start = random_start(prober.solver, rng)
+        q_start = random_start(prober.solver, rng).round(5)
     except NoPlan:
         return None
     for grasp in GRASPS:
@@ -304,7 +304,7 @@ def generate(kind: str, seed: int, prober: Prober | None = None) -> GeneratedSce
             continue
         best, free, blocked = _summary(task, _clearances(prober, task, obstacles))
         x, y = float(task.mug_pose[0, 3]), float(task.mug_pose[1, 3])
-        yaw = math.atan2(task.mug_pose[1, 0], task.mug_pose[0, 0]) % (2.0 * math.pi)
+        yaw = round(math.atan2(task.mug_pose[1, 0], task.mug_pose[0, 0]) % (2.0 * math.pi), 4)
         q = [float(v) for v in task.q_start]
         scene = MugScene(
             name=f"{kind}_{seed}", kind=kind, start=(q[0], q[1], q[2], q[3], q[4], q[5], q[6]),
