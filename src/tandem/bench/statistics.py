@@ -23,7 +23,9 @@ def share(successes: int, trials: int, confidence: float = 0.95) -> Interval:
     return {"mean": p, "lo": max(0.0, centre - half), "hi": min(1.0, centre + half)}
 
 
-def bootstrap(values: ArrayLike, statistic: Callable[..., np.ndarray] = np.mean, confidence: float = 0.95, seed: int = 0) -> Interval:
+def bootstrap(
+    values: ArrayLike, statistic: Callable[..., np.ndarray] = np.mean, confidence: float = 0.95, seed: int = 0
+) -> Interval:
     """``{"mean", "lo", "hi"}`` of ``statistic`` (called with ``axis=-1``) over ``values`` by 2,000 resamples."""
     data = np.asarray(values, dtype=np.float64)
     data = data[np.isfinite(data)]

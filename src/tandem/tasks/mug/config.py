@@ -19,8 +19,8 @@ class MugConfig:
     dt: float = setting(0.1, "spacing of waypoints", unit="s", lo=0.01, hi=1.0)
     horizon: int = setting(16, "waypoints a chunk holds", lo=2, hi=128)
     execute: int = setting(8, "waypoints the head executes before the backup begins", lo=1, hi=127)
-    cutoff: float = setting(14.0, "waypoints are followed up to this frequency, smoothed above", unit="rad/s", lo=1.0, hi=100.0)
-    deviation: float = setting(0.05, "largest distance between head and waypoints; more is infeasible", unit="m", lo=0.001, hi=1.0)
+    cutoff: float = setting(14.0, "waypoints are followed up to this frequency", unit="rad/s", lo=1.0, hi=100.0)
+    deviation: float = setting(0.05, "largest distance of head and waypoints", unit="m", lo=0.001, hi=1.0)
     backup_peak: float = setting(2.0, "k = 1 stands for this acceleration", unit="rad/s^2", lo=0.01, hi=20.0)
     temperature: float = setting(0.02, "lambda in V = exp(-J / lambda)", unit="rad^2", lo=1e-6, hi=1e3)
     tail_penalty: float = setting(
@@ -32,7 +32,8 @@ class MugConfig:
     hold_distance: float = setting(
         0.13, "closer than this to the mug the hand hides it: the last pose seen is kept", unit="m", lo=0.0, hi=1.0
     )
-    hold_width: float = setting(0.06, "with the gripper closed further than this the last pose seen is kept", unit="m", lo=0.0, hi=0.08)
+    hold_width: float = setting(0.06, "with the gripper closed further the last pose seen is kept", unit="m", lo=0.0, hi=0.08)
+    polish: bool = setting(True, "optimise k once more for the chunk that was chosen (JM2D Eq. 1), whatever the sampler")
 
     def __post_init__(self) -> None:
         if self.execute >= self.horizon:

@@ -1,4 +1,4 @@
-"""Demonstrations -> training windows (x, cond), and the noise put on the conditioning."""
+"""Demonstrations -> training windows (x, cond), and states beside the demonstrations with the motion that leads back."""
 
 from __future__ import annotations
 
@@ -33,27 +33,55 @@ def windows(
     return x.astype(np.float32), cond.astype(np.float32)
 
 
-def condition_noise(
-    cond: torch.Tensor, generator: torch.Generator, *, shared: float = 0.03, independent: float = 0.006, rest: float = 0.15
-) -> torch.Tensor:
-    """Noise on normalised conditioning (B, COND_DIM): without it the policy memorises the demonstrations' states.
+def _standing_start(steps: int, dt: float, lag: float) -> Array:
+    """(steps, steps + 1) weights that replay a chunk from standstill: waypoints at ``t - lag (1 - exp(-t / lag))``.
 
-    ``shared`` moves both steps of history together (the arm is a little elsewhere), ``independent`` each alone (its speed
-    is a little different); with probability ``rest`` the earlier step repeats the later one: the arm stands still, as it
-    does after a backup. The scale is drawn per sample, so that exact states are seen too.
+    Columns: the state at the start, then the chunk's waypoints. The replay has no speed at first and is ``lag`` [s] behind at last.
     """
-    batch = cond.shape[0]
+    t = dt * np.arange(1, steps + 1)
+    at = (t - lag * (1.0 - np.exp(-t / lag))) / dt
+    weights = np.maximum(0.0, 1.0 - np.abs(at[:, None] - np.arange(steps + 1)[None]))
+    return weights
+
+
+def corrections(
+    chunk: torch.Tensor, cond: torch.Tensor, generator: torch.Generator, *, dt: float = 0.1, position: float = 0.04,
+    rotation: float = 0.06, back: float = 0.5, rest: float = 0.25, lag: float = 0.25,
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """States that no demonstration visits, with the motion that leads back (``diffusion.training.Augment``).
+
+    After a backup the arm stands still, somewhere beside the demonstrated ways; from demonstrations alone the policy would answer
+    with a jump back to one of them. So, for each sample: the state is moved off by a random step (``position`` [m], ``rotation``
+    in the entries of the 6-D rotation; smaller near the mug) and the chunk begins there and comes back within about ``2 back`` [s];
+    with probability ``rest`` the arm stands still and the chunk starts from standstill. A few millimetres of noise on each step of
+    history keep the policy from memorising states.
+
+    Args:
+        chunk: (B, H, 10). cond: (B, COND_DIM), both in the data's units; generator on their device.
+    """
+    batch, steps = chunk.shape[:2]
+    tensor = {"device": cond.device, "dtype": cond.dtype}
 
     def normal(*shape: int) -> torch.Tensor:
-        return torch.randn(*shape, generator=generator, device=cond.device, dtype=cond.dtype)
+        return torch.randn(*shape, generator=generator, **tensor)
 
-    scale = torch.rand(batch, 1, generator=generator, device=cond.device, dtype=cond.dtype)
-    out = cond.clone()
-    out[:, :9] += 0.01 * scale * normal(batch, 9)
-    both = shared * scale * normal(batch, 10)
-    both[:, 9] *= 0.3
-    history = out[:, 9:COND_DIM].reshape(batch, 2, 10) + both[:, None] + independent * scale[:, None] * normal(batch, 2, 10)
-    still = torch.rand(batch, generator=generator, device=cond.device) < rest
-    history[still, 0] = history[still, 1]
-    out[:, 9:COND_DIM] = history.reshape(batch, 20)
-    return out
+    def uniform(*shape: int) -> torch.Tensor:
+        return torch.rand(*shape, generator=generator, **tensor)
+
+    history = cond[:, 9:COND_DIM].reshape(batch, 2, 10)
+    still = (uniform(batch) < rest)[:, None, None]
+    whole = torch.cat([history[:, 1:], chunk], dim=1)
+    chunk = torch.where(still, torch.as_tensor(_standing_start(steps, dt, lag), **tensor) @ whole, chunk)
+    history = torch.where(still, history[:, 1:].expand(-1, 2, -1), history)
+    distance = history[:, 1, :3].norm(dim=1)
+    size = uniform(batch) * ((distance - 0.1) / 0.2).clamp(0.1, 1.0)
+    sigma = torch.tensor([position] * 3 + [rotation] * 6 + [0.0], **tensor)
+    step = size[:, None] * sigma * normal(batch, 10)
+    times = dt * torch.arange(1, steps + 1, **tensor)
+    chunk = chunk + step[:, None] * torch.exp(-((times / back) ** 2))[None, :, None]
+    history = history + step[:, None]
+    fine = torch.tensor([0.002] * 3 + [0.005] * 6 + [0.001], **tensor)
+    jitter = fine * normal(batch, 2, 10)
+    jitter[:, 0] = torch.where(still[:, 0], jitter[:, 1], jitter[:, 1] + 0.5 * jitter[:, 0])
+    own = cond[:, :9] + torch.tensor([0.002] * 3 + [0.005] * 6, **tensor) * normal(batch, 9)
+    return chunk, torch.cat([own, (history + jitter).reshape(batch, 20)], dim=1)

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from tandem.core.scene import Scene
 from tandem.core.types import Candidate, Commitment, Counters, ObjectPose, Proposal
-from tandem.diffusion.denoiser import Denoiser
+from tandem.diffusion.denoiser import NetworkDenoiser
 from tandem.diffusion.result import SampleResult
 from tandem.diffusion.samplers import Sampler
 from tandem.robots.kinematics import tcp_pose
@@ -51,8 +51,9 @@ class MugPlanner:
     bounds: Bounds
     family: BackupFamily
     config: MugConfig
-    denoiser: Denoiser
+    denoiser: NetworkDenoiser
     sampler: Sampler
+    certified_only: bool = True
     seed: int = 0
     max_candidates: int = 64
     _mug: ObjectPose | None = None
@@ -101,7 +102,7 @@ class MugPlanner:
         raw = torch.as_tensor(encode_condition(mug.pose, tcp, width), dtype=torch.float32, device=self.denoiser.device)
         problem = MugProblem(
             self.arm, self.family, self.bounds, self.config, pack_scene(scene, self.arm, self.bounds, switch_time),
-            mug.pose, commitment.state_at(switch_time), self.denoiser.normalise_condition(raw), np.random.default_rng(stream),
+            mug.pose, commitment.state_at(switch_time), self.denoiser.normalise_cond(raw), np.random.default_rng(stream),
         )
         result = self.sampler.sample(problem, self.denoiser, generator=generator, deadline=deadline)
         return self._result(problem, result, switch_time, float(width[1]), began)
@@ -112,12 +113,10 @@ class MugPlanner:
         for kind, count in problem.counters.failures.items():
             counters.fail(kind, count)
         proposal, chosen, reason, backup = None, None, "no feasible plan and backup", None
-        if result.x is not None and (result.feasible or self.sampler.unfiltered):
+        if result.x is not None and (result.feasible or not self.certified_only):
             chosen = problem.evaluate(result.x[None])
-            if chosen.valid_rows[0] or self.sampler.unfiltered:
-                k = problem.least_cost_k(chosen, 0)
-                if result.k is not None:
-                    k = result.k.detach().cpu().numpy().astype(np.float64) * self.config.backup_peak
+            if chosen.valid_rows[0]:
+                k = self._backup(problem, chosen, result)
                 trajectory, widths = problem.trajectory(chosen, 0, k, width)
                 head = float(chosen.times[-1])
                 proposal = Proposal(trajectory, widths, switch_time, head, name=f"{self.sampler.name}-{self._plans}")
@@ -127,12 +126,23 @@ class MugPlanner:
         candidates = self._candidates(problem, result, chosen, backup)
         return PlanResult(proposal, candidates, counters, (time.perf_counter() - began) * 1e3, reason, float(result.cost))
 
+    def _backup(self, problem: MugProblem, chosen: Heads, result: SampleResult) -> Array:
+        """(n,) the backup to propose [rad/s^2]: the sampler's, or a better one that the model-based module finds for its chunk."""
+        if result.k is None or not result.feasible:
+            return problem.least_cost_k(chosen, 0)
+        k = result.k
+        if self.config.polish:
+            other, cost, feasible = problem.optimise_k(chosen, 0)
+            if feasible and cost < result.cost:
+                k = other
+        return k.detach().cpu().numpy().astype(np.float64) * self.config.backup_peak
+
     def _candidates(
         self, problem: MugProblem, result: SampleResult, chosen: Heads | None, backup: Array | None
     ) -> list[Candidate]:
         rotation, origin = problem.mug[:3, :3], problem.mug[:3, 3]
         out = []
-        if result.candidates is not None:
+        if result.candidates.count:
             x = result.candidates.x[: self.max_candidates, :, :3].detach().cpu().numpy().astype(np.float64)
             feasible, cost = result.candidates.feasible.tolist(), result.candidates.cost.tolist()
             paths = x @ rotation.T + origin

@@ -1,8 +1,9 @@
 """The joint problem of one mug plan: chunk x, backup k, and the potential V(x, k) from the arm's reachability.
 
-x becomes a joint trajectory by inverse kinematics and the smoothing spline (head = first ``execute`` waypoints); k is the backup's
-acceleration after the head. V(x, k) = exp(-J / lambda) where head and backup are certified, 0 elsewhere (JM2D, Sec. 3), with
-J = mean squared joint distance between the backup and the plan's own tail (RAIL), plus a constant where that tail is blocked.
+x becomes a joint trajectory by inverse kinematics and the smoothing spline (head = first ``execute`` waypoints); k is the
+backup's acceleration after the head. V(x, k) = exp(-J / lambda) where head and backup are certified, 0 elsewhere (JM2D, Sec. 3),
+with J = mean squared joint distance between the backup and the plan's own tail (RAIL), plus a constant where that tail is
+blocked.
 A chunk whose inverse kinematics fails, jumps branch or breaks a limit is infeasible; nothing is repaired.
 """
 
@@ -16,20 +17,20 @@ from numpy.typing import NDArray
 
 from tandem.core.spline import head_knots
 from tandem.core.trajectory import Trajectory
-from tandem.core.types import Counters, Reason
+from tandem.core.types import Counters
 from tandem.diffusion.problem import PotentialGrid
 from tandem.robots.inverse import IkStatus, solve_chunk
 from tandem.robots.kinematics import tcp_pose
 from tandem.robots.model import ArmModel
-from tandem.safety import BackupFamily, Bounds, certify, certify_grid, certify_pairs, find_backup
-from tandem.safety.obstacles import PackedScene
+from tandem.safety import BackupFamily, Bounds, GridVerdict, PackedScene, certify, certify_grid, certify_pairs
+from tandem.safety.kernels import COLLISION, SELF
 from tandem.tasks.mug.chunks import decode
 from tandem.tasks.mug.config import MugConfig
 
 Array = NDArray[np.float64]
 
-#: verdicts on the tail that say "something stands there" (its joint limits are the next plan's business)
-_BLOCKED = (Reason.COLLISION, Reason.SELF_COLLISION)
+#: depth [m] of a pair that is infeasible for another reason than distance
+DEEPEST = 1.0
 
 
 @dataclass
@@ -60,6 +61,13 @@ class Heads:
     def n(self) -> int:
         """Number of chunks."""
         return int(self.q.shape[0])
+
+    def take(self, rows: NDArray[np.int64]) -> Heads:
+        """The chunks ``rows`` alone."""
+        return Heads(
+            self.chunk[rows], self.poses[rows], self.width[rows], self.times, self.q[rows], self.v[rows], self.a[rows],
+            self.tail_times, self.tail[rows], self.penalty[rows], self.valid_rows[rows], self.device,
+        )
 
     @property
     def valid(self) -> torch.Tensor:
@@ -124,8 +132,11 @@ class MugProblem:
         tail_times = times[end:] - times[end]
         rows = np.flatnonzero(valid)
         if c.tail_penalty > 0.0 and len(rows):
-            verdict = certify(self.arm, tail_times, q[rows, end:], v[rows, end:], a[rows, end:], self.packed, self.bounds)
-            penalty[rows] = [c.tail_penalty if r in _BLOCKED else 0.0 for r in verdict.reasons()]
+            verdict = certify(
+                self.arm, tail_times, q[rows, end:], v[rows, end:], a[rows, end:], self.packed, self.bounds, at_rest=False
+            )
+            # only what stands in the way counts: the tail's joint limits are the next plan's business
+            penalty[rows] = np.where(np.isin(verdict.code, (COLLISION, SELF)), c.tail_penalty, 0.0)
         return Heads(
             chunk, poses, width, times[: end + 1], q[:, : end + 1], v[:, : end + 1], a[:, : end + 1],
             tail_times, q[:, end:], penalty, valid, self.cond.device,
@@ -141,77 +152,65 @@ class MugProblem:
     def _ends(self, heads: Heads, rows: NDArray[np.int64]) -> tuple[Array, Array, Array]:
         return heads.q[rows, -1], heads.v[rows, -1], heads.a[rows, -1]
 
-    def _grid(self, cost: Array, feasible: NDArray[np.bool_], depth: Array) -> PotentialGrid:
+    def _potential(self, heads: Heads, acceleration: Array, own: bool) -> PotentialGrid:
+        """V for backups (K, n) shared by all heads, or (N, P, n) of each head's ``own`` [rad/s^2]."""
+        rows = np.flatnonzero(heads.valid_rows)
+        shape = (heads.n, acceleration.shape[-2])
+        cost, feasible, depth = np.full(shape, np.inf), np.zeros(shape, bool), np.full(shape, np.inf)
+        if len(rows):
+            k = acceleration[rows] if own else acceleration
+            check = certify_pairs if own else certify_grid
+            verdict: GridVerdict = check(
+                self.arm, self.family, heads.times, heads.q[rows], heads.v[rows], heads.a[rows], k, self.packed, self.bounds
+            )
+            j = self.family.cost(*self._ends(heads, rows), heads.tail[rows], heads.tail_times, k)
+            cost[rows] = j + heads.penalty[rows, None]
+            feasible[rows] = verdict.feasible
+            depth[rows] = np.where(verdict.feasible, 0.0, np.clip(-verdict.clearance, 0.0, DEEPEST))
+        self.counters.potential_evals += shape[0] * shape[1]
         log_v = np.where(feasible, -cost / self.config.temperature, -np.inf)
-        tensor = {"device": self.cond.device, "dtype": self.cond.dtype}
-        return PotentialGrid(
-            log_v=torch.as_tensor(log_v, **tensor), cost=torch.as_tensor(cost, **tensor), depth=torch.as_tensor(depth, **tensor)
-        )
+        tensor = {"device": self.cond.device, "dtype": torch.float64}
+        return PotentialGrid(*(torch.as_tensor(value, **tensor) for value in (log_v, cost, depth)))
 
     def grid(self, heads: Heads, k: torch.Tensor) -> PotentialGrid:
         """V on all pairs: chunks (N) x backups k (K, n) -> (N, K)."""
-        rows = np.flatnonzero(heads.valid_rows)
-        acceleration = k.detach().cpu().numpy().astype(np.float64) * self.config.backup_peak
-        shape = (heads.n, len(acceleration))
-        cost, feasible, depth = np.full(shape, 1e3), np.zeros(shape, bool), np.full(shape, 1.0)
-        if len(rows):
-            verdict = certify_grid(
-                self.arm, self.family, heads.times, heads.q[rows], heads.v[rows], heads.a[rows], acceleration, self.packed, self.bounds
-            )
-            j = self.family.cost(*self._ends(heads, rows), heads.tail_times, heads.tail[rows], acceleration)
-            cost[rows] = j + heads.penalty[rows, None]
-            feasible[rows], depth[rows] = verdict.feasible, verdict.depth
-        self.counters.potential_evals += shape[0] * shape[1]
-        return self._grid(cost, feasible, depth)
+        return self._potential(heads, k.detach().cpu().numpy().astype(np.float64) * self.config.backup_peak, own=False)
 
     def pairs(self, heads: Heads, k: torch.Tensor) -> PotentialGrid:
         """V on own backups: k (N, P, n) -> (N, P)."""
-        rows = np.flatnonzero(heads.valid_rows)
-        acceleration = k.detach().cpu().numpy().astype(np.float64) * self.config.backup_peak
-        shape = acceleration.shape[:2]
-        cost, feasible, depth = np.full(shape, 1e3), np.zeros(shape, bool), np.full(shape, 1.0)
-        if len(rows):
-            verdict = certify_pairs(
-                self.arm, self.family, heads.times, heads.q[rows], heads.v[rows], heads.a[rows],
-                acceleration[rows], self.packed, self.bounds,
-            )
-            j = self.family.cost(*self._ends(heads, rows), heads.tail_times, heads.tail[rows], acceleration[rows])
-            cost[rows] = j + heads.penalty[rows, None]
-            feasible[rows], depth[rows] = verdict.feasible, verdict.depth
-        self.counters.potential_evals += shape[0] * shape[1]
-        return self._grid(cost, feasible, depth)
+        return self._potential(heads, k.detach().cpu().numpy().astype(np.float64) * self.config.backup_peak, own=True)
 
     # --- the model-based module ---------------------------------------------------------------------------------------------
     def least_cost_k(self, heads: Heads, index: int) -> Array:
-        """(n,) the acceleration in the box that minimises J alone.
-
-        The backup's position is linear in k, ``b(t) = b_0(t) + k phi(t)``, joint by joint: a least-squares fit to the tail.
-        """
-        end = self._ends(heads, np.array([index]))
-        still, unit = (
-            Trajectory(t, q[0], v[0], a[0]).sample(heads.tail_times)[0]
-            for t, q, v, a in (self.family.build(*end, np.full((1, self.k_dim), value)) for value in (0.0, 1.0))
-        )
-        phi = unit - still
-        k = np.sum(phi * (heads.tail[index] - still), axis=0) / np.sum(phi * phi, axis=0)
-        return np.clip(k, -self.config.backup_peak, self.config.backup_peak)
+        """(n,) the acceleration in the box that minimises J alone [rad/s^2]."""
+        rows = np.array([index])
+        best: Array = self.family.nearest(*self._ends(heads, rows), heads.tail[rows], heads.tail_times)[0]
+        return best
 
     def optimise_k(self, heads: Heads, index: int) -> tuple[torch.Tensor, float, bool]:
-        """One optimisation of k for chunk ``index``: k (n,) normalised, its cost, whether head and backup are certified."""
-        k = self.least_cost_k(heads, index)
-        tensor = {"device": self.cond.device, "dtype": self.cond.dtype}
+        """One optimisation of k for chunk ``index`` (JM2D Eq. 1): k (n,) normalised, its cost, whether the pair is certified.
+
+        Batched search around the unconstrained minimiser and over the whole box, then refined around the best feasible k.
+        """
+        tensor = {"device": self.cond.device, "dtype": torch.float64}
+        best, least = self.least_cost_k(heads, index), np.inf
         if not bool(heads.valid_rows[index]):
-            return torch.as_tensor(k / self.config.backup_peak, **tensor), float("inf"), False
-        rows = np.array([index])
-        head = (heads.times, heads.q[rows], heads.v[rows], heads.a[rows])
-        end = self._ends(heads, rows)
-        found = find_backup(
-            self.arm, self.family, head, heads.tail_times, heads.tail[index], self.packed, self.bounds, preference=k, rng=self.rng
-        )
-        if found is None:
-            return torch.as_tensor(k / self.config.backup_peak, **tensor), float("inf"), False
-        cost = float(self.family.cost(*end, heads.tail_times, heads.tail[rows], found[None])[0, 0]) + float(heads.penalty[index])
-        return torch.as_tensor(found / self.config.backup_peak, **tensor), cost, True
+            return torch.as_tensor(best / self.config.backup_peak, **tensor), least, False
+        one = heads.take(np.array([index]))
+        limit = self.config.backup_peak
+        spread = limit
+        tries = np.concatenate([best[None], self.family.sample(128, self.rng), best * np.linspace(0.0, 0.9, 10)[:, None]])
+        for _ in range(4):
+            grid = self._potential(one, tries, own=False)
+            cost = torch.where(grid.feasible, grid.cost, torch.inf)[0]
+            j = int(cost.argmin())
+            if float(cost[j]) < least:
+                best, least = tries[j], float(cost[j])
+            if not np.isfinite(least):
+                break
+            spread *= 0.35
+            tries = np.clip(best + spread * self.rng.standard_normal((48, self.k_dim)), -limit, limit)
+        return torch.as_tensor(best / limit, **tensor), least, bool(np.isfinite(least))
 
     # --- the pair as one motion ---------------------------------------------------------------------------------------------
     def trajectory(self, heads: Heads, index: int, k: Array, width: float) -> tuple[Trajectory, Array]:
