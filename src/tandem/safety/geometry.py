@@ -7,6 +7,8 @@ Obstacle kinds are numbered; convex polytopes and zonotopes become faces (unit o
 from __future__ import annotations
 
 import hashlib
+import math
+from collections.abc import Callable
 from dataclasses import dataclass
 from itertools import combinations
 
@@ -18,7 +20,7 @@ from tandem.core.scene import MAX_COORDINATE, Obstacle, Scene
 from tandem.robots.model import ArmModel
 from tandem.safety.bounds import Bounds
 from tandem.safety.kernels import (
-    BOX, CAPSULE, CYLINDER, HALFSPACE, O_AT, O_FACES, O_GROW, O_KIND, O_SIZE, O_SKIP, O_SPEED, O_TURN, POLYTOPE, SPHERE,
+    BOX, CAPSULE, CYLINDER, HALFSPACE, O_AT, O_FACES, O_GROW, O_KIND, O_ROUND, O_SIZE, O_SKIP, O_SPEED, O_TURN, POLYTOPE, SPHERE,
     ArmArrays, BoundArrays, SceneArrays,
 )
 
@@ -26,6 +28,14 @@ Array = NDArray[np.float64]
 IntArray = NDArray[np.int64]
 
 _KINDS = {"box": BOX, "sphere": SPHERE, "cylinder": CYLINDER, "capsule": CAPSULE, "halfspace": HALFSPACE}
+#: radius of a ball around an obstacle's centre
+_ROUND: dict[str, Callable[..., float]] = {
+    "box": lambda x, y, z: math.hypot(x, y, z) * (1.0 + 1e-12),
+    "sphere": lambda r: r,
+    "cylinder": lambda r, h: math.hypot(r, h) * (1.0 + 1e-12),
+    "capsule": lambda r, h: r + h,
+    "halfspace": lambda: math.inf,
+}
 
 
 @dataclass(frozen=True)
@@ -208,6 +218,7 @@ def pack_scene(
             row[O_SIZE : O_SIZE + len(o.size)] = o.size
             row[O_TURN : O_TURN + 9] = o.rotation().T.ravel()
             row[O_AT : O_AT + 3] = o.position
+        row[O_ROUND] = _ROUND[o.kind](*o.size) if isinstance(o, Obstacle) else np.inf
         row[O_SPEED] = o.speed
         row[O_GROW] = o.position_error + o.speed * (max(0.0, begin - o.stamp) + bounds.latency)
         row[O_FACES], row[O_FACES + 1] = first[i], first[i + 1]

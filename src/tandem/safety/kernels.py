@@ -45,8 +45,8 @@ BOX, SPHERE, CYLINDER, CAPSULE, HALFSPACE, POLYTOPE = range(6)
 J_TURN, J_SHIFT, J_SLIDES, J_LOWER, J_UPPER, J_SPEED, J_ACCELERATION, J_JERK, J_LAW = 0, 9, 12, 13, 14, 15, 16, 17, 18
 JOINT_COLUMNS = 22
 # columns of SceneArrays.obstacle: kind, size, rotation base to local, position, inflation at t = 0 [m] and its growth [m/s],
-# first and last + 1 face, then one column a link: 1 where that link is not checked
-O_KIND, O_SIZE, O_TURN, O_AT, O_GROW, O_SPEED, O_FACES, O_SKIP = 0, 1, 4, 13, 16, 17, 18, 20
+# first and last + 1 face, radius of a ball around it (inf: none), then one column a link: 1 where that link is not checked
+O_KIND, O_SIZE, O_TURN, O_AT, O_GROW, O_SPEED, O_FACES, O_ROUND, O_SKIP = 0, 1, 4, 13, 16, 17, 18, 20, 21
 # codes of verdicts inside the kernels; certify.py maps them to core.types.Reason
 OK, BAD, INCONSISTENT, REST, POSITION, VELOCITY, ACCELERATION, JERK, SELF, COLLISION = range(10)
 
@@ -112,7 +112,7 @@ class Work(NamedTuple):
     """Scratch of one thread.
 
     ``frame`` (L, 12): rotation and position of the links for q = c. ``chord`` (n,). ``ball`` (S, 4): centre and travel, valid where
-    ``mark`` (S, 2) holds the current interval's number. ``segment`` (M, n, 4): q, v, a, jerk. ``env`` (levels + 1, ., 2): pairs not
+    ``mark`` (L,) holds the current interval's number. ``segment`` (M, n, 4): q, v, a, jerk. ``env`` (levels + 1, ., 2): pairs not
     yet clear (ball * O + obstacle, bound); ``own`` (levels + 1, ., 3): (ball, ball, bound). ``count`` (levels + 2, 2): their numbers;
     the last row counts intervals. ``stack`` (., 3). ``best`` (9,): (bound, time, link, obstacle), (bound, time, link, link), and an
     upper bound of the clearance.
@@ -141,7 +141,7 @@ def make_work(arm: ArmArrays, scene: SceneArrays, bounds: BoundArrays, knots: in
     env = balls * scene.obstacle.shape[0]
     rows = bounds.levels + 1
     return Work(
-        np.zeros((n + 1, 12)), np.empty(n), np.empty((balls, 4)), np.zeros((balls, 2), np.int64), np.empty((knots, n, 4)),
+        np.zeros((n + 1, 12)), np.empty(n), np.empty((balls, 4)), np.zeros(n + 1, np.int64), np.empty((knots, n, 4)),
         np.empty((rows, env, 2)), np.empty((rows, own, 3)), np.zeros((rows + 1, 2), np.int64), np.empty((2 * rows + 2, 3)), np.empty(9),
     )
 
@@ -380,23 +380,16 @@ def distance(o: Array, face: Array, px: float, py: float, pz: float) -> float:
 
 
 @njit(cache=True, error_model="numpy")
-def put(arm: ArmArrays, w: Work, s: int) -> None:
-    """Centre of ball ``s`` for this interval, computed once an interval."""
+def put(arm: ArmArrays, w: Work, link: int) -> None:
+    """Centres of all balls of a link for this interval, computed once an interval; their travel is marked as not known yet."""
     now = w.count[w.count.shape[0] - 1, 0]
-    if w.mark[s, 0] != now:
-        w.mark[s, 0] = now
-        w.ball[s, 0], w.ball[s, 1], w.ball[s, 2] = world(w.frame[int(arm.ball[s, 4])], arm.ball[s])
-
-
-@njit(cache=True, error_model="numpy")
-def put_reach(arm: ArmArrays, w: Work, s: int) -> None:
-    """Centre and travel (base frame) of ball ``s`` for this interval, computed once an interval."""
-    now = w.count[w.count.shape[0] - 1, 0]
-    if w.mark[s, 1] != now:
-        w.mark[s, 1] = now
-        put(arm, w, s)
-        b = w.ball[s]
-        b[3] = travel(arm.joint, w.frame, w.chord, b[0], b[1], b[2], int(arm.ball[s, 4]), 0)
+    if w.mark[link] != now:
+        w.mark[link] = now
+        f = w.frame[link]
+        for s in range(int(arm.link[link, 4]), int(arm.link[link, 5])):
+            b = w.ball[s]
+            b[0], b[1], b[2] = world(f, arm.ball[s])
+            b[3] = -1.0
 
 
 @njit(cache=True, error_model="numpy")
@@ -415,14 +408,19 @@ def test_env(
 
     True: they touch, no finer interval can be clear.
     """
-    put_reach(arm, w, s)
     row, ball = scene.obstacle[o], w.ball[s]
+    if ball[3] < 0.0:
+        ball[3] = travel(arm.joint, w.frame, w.chord, ball[0], ball[1], ball[2], int(arm.ball[s, 4]), 0)
     gap = distance(row, scene.face, ball[0], ball[1], ball[2]) - arm.ball[s, 3] - row[O_GROW]
     low = max(low, gap - ball[3] - row[O_SPEED] * t1 - bounds.pad)
+    bar = bounds.clearance
+    if low >= bar and not full:
+        return False
     t = 0.5 * (t0 + t1)
     middle = gap - row[O_SPEED] * t
     w.best[8] = min(w.best[8], middle)
-    bar = max(bounds.clearance, w.best[8]) if full else bounds.clearance
+    if full:
+        bar = max(bar, w.best[8])
     if low >= bar or level == bounds.levels or (not full and middle < bar):
         note(w.best, 0, low, t, arm.ball[s, 4], o)
         return low < bar and not full
@@ -437,10 +435,11 @@ def test_own(
     arm: ArmArrays, bounds: BoundArrays, w: Work, i: int, j: int, reach: float, low: float, t: float, full: bool, level: int
 ) -> bool:
     """Ball i of a link against ball j of an earlier one, like :func:`test_env`; ``reach`` bounds their relative travel."""
-    put(arm, w, j)
     dx, dy, dz = w.ball[i, 0] - w.ball[j, 0], w.ball[i, 1] - w.ball[j, 1], w.ball[i, 2] - w.ball[j, 2]
     gap = math.sqrt(dx * dx + dy * dy + dz * dz) - arm.ball[i, 3] - arm.ball[j, 3]
     low = max(low, gap - reach - bounds.pad)
+    if low >= 0.0 and not full:
+        return False
     w.best[8] = min(w.best[8], gap)
     bar = max(0.0, w.best[8]) if full else 0.0
     if low >= bar or level == bounds.levels or (not full and gap < 0.0):
@@ -463,16 +462,42 @@ def seed_env(arm: ArmArrays, scene: SceneArrays, bounds: BoundArrays, w: Work, t
         reach = travel(arm.joint, w.frame, w.chord, x, y, z, link, 0) + whole[3] + bounds.pad
         for o in range(scene.obstacle.shape[0]):
             row = scene.obstacle[o]
+            more = reach + row[O_GROW] + row[O_SPEED] * t1
+            dx, dy, dz = x - row[O_AT], y - row[O_AT + 1], z - row[O_AT + 2]
+            far = row[O_ROUND] + more + bounds.clearance
+            if not full and dx * dx + dy * dy + dz * dz > far * far:
+                continue  # clear by the ball around the obstacle
             if row[O_SKIP + link] != 0.0:
                 continue
-            low = distance(row, scene.face, x, y, z) - reach - row[O_GROW] - row[O_SPEED] * t1
+            low = distance(row, scene.face, x, y, z) - more
             bar = max(bounds.clearance, w.best[8]) if full else bounds.clearance
             if low >= bar:
-                note(w.best, 0, low, 0.5 * (t0 + t1), link, o)
+                if full:
+                    note(w.best, 0, low, 0.5 * (t0 + t1), link, o)
                 continue
+            put(arm, w, link)
             for s in range(int(whole[4]), int(whole[5])):
                 if test_env(arm, scene, bounds, w, s, o, low, t0, t1, full, 0):
                     return True
+    return False
+
+
+@njit(cache=True, error_model="numpy")
+def seed_pair(arm: ArmArrays, bounds: BoundArrays, w: Work, a: int, b: int, low: float, t: float, full: bool) -> bool:
+    """All balls of link ``a`` against all of the earlier link ``b``; fills level 0. True: a touch ends the search."""
+    put(arm, w, a)
+    put(arm, w, b)
+    b0, b1 = int(arm.link[b, 4]), int(arm.link[b, 5])
+    for i in range(int(arm.link[a, 4]), int(arm.link[a, 5])):
+        x, y, z = w.ball[i, 0], w.ball[i, 1], w.ball[i, 2]
+        reach = travel(arm.joint, w.frame, w.chord, x, y, z, a, b)
+        base = reach + arm.ball[i, 3] + bounds.pad
+        for j in range(b0, b1):
+            dx, dy, dz, far = x - w.ball[j, 0], y - w.ball[j, 1], z - w.ball[j, 2], base + arm.ball[j, 3]
+            if not full and dx * dx + dy * dy + dz * dz > far * far:
+                continue
+            if test_own(arm, bounds, w, i, j, reach, low, t, full, 0):
+                return True
     return False
 
 
@@ -489,14 +514,11 @@ def seed_own(arm: ArmArrays, bounds: BoundArrays, w: Work, t: float, full: bool)
         bar = max(0.0, w.best[8]) if full else 0.0
         low = low - travel(arm.joint, w.frame, w.chord, ax, ay, az, a, b) if low >= bar else -math.inf
         if low >= bar:
-            note(w.best, 4, low, t, a, b)
+            if full:
+                note(w.best, 4, low, t, a, b)
             continue
-        for i in range(int(one[4]), int(one[5])):
-            put(arm, w, i)
-            reach = travel(arm.joint, w.frame, w.chord, w.ball[i, 0], w.ball[i, 1], w.ball[i, 2], a, b)
-            for j in range(int(two[4]), int(two[5])):
-                if test_own(arm, bounds, w, i, j, reach, low, t, full, 0):
-                    return True
+        if seed_pair(arm, bounds, w, a, b, low, t, full):
+            return True
     return False
 
 
@@ -508,17 +530,19 @@ def refine(
     obstacles = scene.obstacle.shape[0]
     for k in range(w.count[level - 1, 0]):
         pair = int(w.env[level - 1, k, 0])
-        if test_env(arm, scene, bounds, w, pair // obstacles, pair % obstacles, w.env[level - 1, k, 1], t0, t1, full, level):
+        s, o = pair // obstacles, pair % obstacles
+        put(arm, w, int(arm.ball[s, 4]))
+        if test_env(arm, scene, bounds, w, s, o, w.env[level - 1, k, 1], t0, t1, full, level):
             return True
     ball, base, reach = -1, -1, 0.0
     for k in range(w.count[level - 1, 1]):
         i, j = int(w.own[level - 1, k, 0]), int(w.own[level - 1, k, 1])
-        if i != ball or int(arm.ball[j, 4]) != base:
-            ball, base = i, int(arm.ball[j, 4])
-            put(arm, w, i)
-            reach = travel(
-                arm.joint, w.frame, w.chord, w.ball[i, 0], w.ball[i, 1], w.ball[i, 2], int(arm.ball[i, 4]), base
-            )
+        a, b = int(arm.ball[i, 4]), int(arm.ball[j, 4])
+        if i != ball or b != base:
+            ball, base = i, b
+            put(arm, w, a)
+            put(arm, w, b)
+            reach = travel(arm.joint, w.frame, w.chord, w.ball[i, 0], w.ball[i, 1], w.ball[i, 2], a, b)
         if test_own(arm, bounds, w, i, j, reach, w.own[level - 1, k, 2], 0.5 * (t0 + t1), full, level):
             return True
     return False
@@ -559,10 +583,16 @@ def occupancy(
 
 
 @njit(cache=True, error_model="numpy")
-def verdict(best: Array, clearance: float, hit: bool, out: Array) -> int:
-    """Code of a geometric check; ``out`` (4,): clearance, time, link, other: an obstacle's index, or -2 - the other link."""
+def verdict(best: Array, clearance: float, hit: bool, full: bool, out: Array) -> int:
+    """Code of a geometric check; ``out`` (4,): clearance, time, link, other: an obstacle's index, or -2 - the other link.
+
+    Only ``full`` knows the clearance of what is clear; otherwise 0 stands for it, a bound too.
+    """
     at = 4 if best[4] < best[0] else 0
     code = OK
+    if not hit and not full:
+        out[0], out[1], out[2], out[3] = min(0.0, clearance), -1.0, -1.0, -1.0
+        return code
     if hit:
         env, own = best[0] < clearance, best[4] < 0.0
         at = 4 if own and (not env or best[4] < best[0]) else 0
@@ -589,7 +619,7 @@ def check(
     w.best[:] = -1.0
     w.best[0] = w.best[4] = w.best[8] = math.inf
     hit = occupancy(arm, scene, bounds, w, times, offset, full)
-    found = verdict(w.best, bounds.clearance, hit, out)
+    found = verdict(w.best, bounds.clearance, hit, full, out)
     return found if code == OK else code
 
 
