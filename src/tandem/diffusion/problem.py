@@ -7,7 +7,7 @@ in the *data's own units* (denormalised); ``k`` is normalised to [-1, 1]^dk and 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
@@ -68,17 +68,31 @@ class JointProblem(Protocol):
         0 inside the box for the uniform prior; -inf outside it always.
         """
 
-    def evaluate(self, x: Tensor) -> Evaluated:
+    def evaluate(self, x: Tensor, /) -> Any:
         """Do the work that depends on ``x`` (N, H, D) alone, once."""
 
-    def grid(self, e: Evaluated, k: Tensor) -> PotentialGrid:
+    def grid(self, e: Any, k: Tensor, /) -> PotentialGrid:
         """(N, K) values at every pair of chunk and ``k`` (K, dk)."""
 
-    def pairs(self, e: Evaluated, k: Tensor) -> PotentialGrid:
+    def pairs(self, e: Any, k: Tensor, /) -> PotentialGrid:
         """(N, P) values where chunk j meets its own ``k[j]`` of ``k`` (N, P, dk)."""
 
-    def optimise_k(self, e: Evaluated, index: int) -> tuple[Tensor, float, bool]:
+    def optimise_k(self, e: Any, index: int, /) -> tuple[Tensor, float, bool]:
         """The model-based module (JM2D Eq. 1) for chunk ``index``: (k (dk,), J, feasible). Samplers re-evaluate the claim."""
+
+
+class GuidedProblem(JointProblem, Protocol):
+    """A joint problem whose constraints also have a gradient: what motion planning diffusion needs."""
+
+    def guidance(self, x: Tensor) -> Tensor:
+        """(N,) soft cost of chunks ``x`` (N, H, D) in the data's units, differentiable in x (plain torch, autograd on)."""
+
+
+class ProjectableProblem(JointProblem, Protocol):
+    """A joint problem with a projection onto its feasible chunks: what projected diffusion needs."""
+
+    def project(self, x: Tensor) -> Tensor:
+        """(N, H, D) nearest feasible chunks to ``x`` (N, H, D), both in the data's units."""
 
 
 def checked(grid: PotentialGrid, shape: tuple[int, ...], where: str) -> PotentialGrid:

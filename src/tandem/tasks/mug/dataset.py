@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import torch
 from numpy.typing import NDArray
@@ -36,7 +38,7 @@ def windows(
 def _standing_start(steps: int, dt: float, lag: float) -> Array:
     """(steps, steps + 1) weights that replay a chunk from standstill: waypoints at ``t - lag (1 - exp(-t / lag))``.
 
-    Columns: the state at the start, then the chunk's waypoints. The replay has no speed at first and is ``lag`` [s] behind at last.
+    Columns: the state at the start, then the chunk's waypoints. The replay starts without speed and ends ``lag`` [s] behind.
     """
     t = dt * np.arange(1, steps + 1)
     at = (t - lag * (1.0 - np.exp(-t / lag))) / dt
@@ -52,15 +54,15 @@ def corrections(
 
     After a backup the arm stands still, somewhere beside the demonstrated ways; from demonstrations alone the policy would answer
     with a jump back to one of them. So, for each sample: the state is moved off by a random step (``position`` [m], ``rotation``
-    in the entries of the 6-D rotation; smaller near the mug) and the chunk begins there and comes back within about ``2 back`` [s];
-    with probability ``rest`` the arm stands still and the chunk starts from standstill. A few millimetres of noise on each step of
-    history keep the policy from memorising states.
+    in the entries of the 6-D rotation; smaller near the mug) and the chunk begins there and comes back within ``2 back`` [s];
+    with probability ``rest`` the arm stands still and the chunk starts from standstill. A few millimetres of noise on each step
+    of history keep the policy from memorising states.
 
     Args:
         chunk: (B, H, 10). cond: (B, COND_DIM), both in the data's units; generator on their device.
     """
     batch, steps = chunk.shape[:2]
-    tensor = {"device": cond.device, "dtype": cond.dtype}
+    tensor: dict[str, Any] = {"device": cond.device, "dtype": cond.dtype}
 
     def normal(*shape: int) -> torch.Tensor:
         return torch.randn(*shape, generator=generator, **tensor)

@@ -127,7 +127,7 @@ class MugPlanner:
         return PlanResult(proposal, candidates, counters, (time.perf_counter() - began) * 1e3, reason, float(result.cost))
 
     def _backup(self, problem: MugProblem, chosen: Heads, result: SampleResult) -> Array:
-        """(n,) the backup to propose [rad/s^2]: the sampler's, or a better one that the model-based module finds for its chunk."""
+        """(n,) the backup to propose [rad/s^2]: the sampler's, or a better one found for its chunk."""
         if result.k is None or not result.feasible:
             return problem.least_cost_k(chosen, 0)
         k = result.k

@@ -10,6 +10,7 @@ A chunk whose inverse kinematics fails, jumps branch or breaks a limit is infeas
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -169,7 +170,7 @@ class MugProblem:
             depth[rows] = np.where(verdict.feasible, 0.0, np.clip(-verdict.clearance, 0.0, DEEPEST))
         self.counters.potential_evals += shape[0] * shape[1]
         log_v = np.where(feasible, -cost / self.config.temperature, -np.inf)
-        tensor = {"device": self.cond.device, "dtype": torch.float64}
+        tensor: dict[str, Any] = {"device": self.cond.device, "dtype": torch.float64}
         return PotentialGrid(*(torch.as_tensor(value, **tensor) for value in (log_v, cost, depth)))
 
     def grid(self, heads: Heads, k: torch.Tensor) -> PotentialGrid:
@@ -192,7 +193,7 @@ class MugProblem:
 
         Batched search around the unconstrained minimiser and over the whole box, then refined around the best feasible k.
         """
-        tensor = {"device": self.cond.device, "dtype": torch.float64}
+        tensor: dict[str, Any] = {"device": self.cond.device, "dtype": torch.float64}
         best, least = self.least_cost_k(heads, index), np.inf
         if not bool(heads.valid_rows[index]):
             return torch.as_tensor(best / self.config.backup_peak, **tensor), least, False
