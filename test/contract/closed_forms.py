@@ -98,6 +98,14 @@ class PairProblem:
         """(N, P)."""
         return self._grid(e.x[:, 0][:, None], k)
 
+    def guidance(self, x: Tensor) -> Tensor:
+        """Half the squared distance to 0.4: with a Gaussian prior a known pull."""
+        return 0.5 * ((x - 0.4) ** 2).flatten(1).sum(1)
+
+    def project(self, x: Tensor) -> Tensor:
+        """Onto x >= 0.2."""
+        return x.clamp(min=0.2)
+
     def optimise_k(self, e: Handle, index: int) -> tuple[Tensor, float, bool]:
         """Dense search (D = 1)."""
         k = torch.linspace(-1.0, 1.0, 401, dtype=torch.float64)[:, None].expand(-1, self.k_dim)

@@ -44,6 +44,8 @@ DRAWS: dict[str, tuple[dict[str, Any], float]] = {
 EXEMPT = {
     "policy": "draws from p(x), V unseen; its own law is tested below",
     "sequential": "draws x from p(x), V unseen, then optimises k; its own law is tested below",
+    "mpd": "follows the gradient of a soft cost, V unseen until the end; that it descends is tested below",
+    "pdm": "projects onto the feasible chunks, V unseen until the end; that it stays there is tested below",
 }
 #: small settings for the tests that are not about the law
 SMALL: dict[str, dict[str, Any]] = {
@@ -131,6 +133,36 @@ def test_the_plain_policy_follows_the_prior_and_sequential_optimises_k_for_it() 
     assert torch.equal(r.x, draw(make_sampler({"method": "policy"}), problem, denoiser).x)
     backed = draw(make_sampler({"method": "policy", "with_backup": True}), problem, denoiser)
     assert backed.feasible and backed.cost == r.cost and torch.equal(backed.x, r.x)
+
+
+@pytest.mark.parametrize("tweedie", [False, True])
+def test_mpd_descends_its_cost_and_without_weight_is_the_policy(tweedie: bool) -> None:
+    problem, denoiser = gaussian()
+    cost = []
+    for weight in (0.0, 0.1, 0.3):
+        sampler = make_sampler({"method": "mpd", "samples": 64, "weight": weight, "tweedie": tweedie})
+        cost.append(float(problem.guidance(draw(sampler, problem, denoiser).candidates.x).mean()))
+    assert cost[2] < cost[1] < cost[0]
+    plain = draw(make_sampler({"method": "mpd", "weight": 0.0, "tweedie": tweedie}), problem, denoiser).x
+    policy = draw(make_sampler({"method": "policy"}), problem, denoiser).x
+    assert plain is not None and policy is not None and torch.allclose(plain, policy)
+
+
+def test_pdm_stays_in_the_feasible_set_and_methods_say_what_a_problem_lacks() -> None:
+    problem, denoiser = gaussian()
+    for last in (0, 1):
+        r = draw(make_sampler({"method": "pdm", "samples": 32, "last_steps": last}), problem, denoiser)
+        assert bool((r.candidates.x >= 0.2).all())
+
+    class Bare:
+        def __getattr__(self, name: str) -> Any:
+            if name in ("guidance", "project"):
+                raise AttributeError(name)
+            return getattr(problem, name)
+
+    for name, lacks in (("mpd", "guidance"), ("pdm", "project")):
+        with pytest.raises(InputError, match=lacks):
+            draw(make_sampler({"method": name}), Bare(), denoiser)
 
 
 @pytest.mark.parametrize("name", sampler_names())

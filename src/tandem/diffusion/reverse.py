@@ -45,11 +45,16 @@ def normal_like(x: Tensor, generator: torch.Generator) -> Tensor:
     return torch.randn(x.shape, generator=generator, device=x.device, dtype=x.dtype)
 
 
-def step(schedule: Schedule, x: Tensor, x0: Tensor, i: int, j: int, eta: float, generator: torch.Generator) -> Tensor:
-    """One reverse step i -> j < i of ``x`` (N, H, D) given the clean estimate ``x0`` (N, H, D) or (H, D)."""
+def step_mean(schedule: Schedule, x: Tensor, x0: Tensor, i: int, j: int, eta: float) -> tuple[Tensor, float]:
+    """Mean (N, H, D) and standard deviation of the reverse step i -> j < i given the clean estimate ``x0``."""
     sigma = schedule.sigma(i, j, eta)
     keep = math.sqrt(max(1.0 - schedule.alpha_bar[j] - sigma * sigma, 0.0)) / schedule.noise(i)
-    mean = keep * x + (schedule.signal(j) - keep * schedule.signal(i)) * x0
+    return keep * x + (schedule.signal(j) - keep * schedule.signal(i)) * x0, sigma
+
+
+def step(schedule: Schedule, x: Tensor, x0: Tensor, i: int, j: int, eta: float, generator: torch.Generator) -> Tensor:
+    """One reverse step i -> j < i of ``x`` (N, H, D) given the clean estimate ``x0`` (N, H, D) or (1, H, D)."""
+    mean, sigma = step_mean(schedule, x, x0, i, j, eta)
     return mean if sigma == 0.0 else mean.add_(normal_like(mean, generator), alpha=sigma)
 
 

@@ -242,6 +242,12 @@ def repair(run: Run, e: Evaluated, pairs: Pairs) -> Pairs:
     return Pairs(pairs.x, ks, cost, depth)
 
 
+def pair_with_prior(run: Run, raw: Tensor, e: Evaluated, count: int) -> Pairs:
+    """Each chunk of ``raw`` (N, H, D) with the best of ``count`` draws of p(k); none feasible: one optimisation of k."""
+    k = run.sample_k(count)
+    return repair(run, e, Pairs.best(raw, k, run.grid(e, k), run.problem.log_prior_k(k)))
+
+
 def refine_k(run: Run, pairs: Pairs, rounds: int, count: int, scale: float) -> Pairs:
     """Local random search on k for every chunk: ``rounds`` times ``count`` Gaussian steps around the best so far, halving the
     scale.
