@@ -89,6 +89,7 @@ class MugWorld:
         self._friction = self.model.dof_frictionloss[:7].copy()
         self._passive = self.model.dof_damping[:7].copy()
         self._codes = self._contact_codes()
+        self._forbidden = (self._codes >= 0) & (self._codes <= 2)
         self._fingers = tuple(self.model.body(n).id for n in ("left_finger", "right_finger"))
         self.reset()
 
@@ -179,16 +180,18 @@ class MugWorld:
         """Keep the first of every forbidden contact, and since when both fingers touch the mug."""
         data = self.data
         geoms = data.contact.geom
-        codes = self._codes[geoms[:, 0], geoms[:, 1]]
-        if np.any((codes >= 0) & (codes <= 2)):
-            for i in np.flatnonzero((codes >= 0) & (codes <= 2)):
+        if self._forbidden[geoms[:, 0], geoms[:, 1]].any():
+            for i in np.flatnonzero(self._forbidden[geoms[:, 0], geoms[:, 1]]):
                 pair = (int(geoms[i, 0]), int(geoms[i, 1]))
                 if pair not in self._seen and data.contact.dist[i] <= 0.0:
                     self._seen.add(pair)
                     self.incidents.append(self._describe(int(i)))
-        touching = geoms[codes == 4]
-        bodies = set(self.model.geom_bodyid[touching.ravel()].tolist()) if touching.size else set()
-        if self._fingers[0] in bodies and self._fingers[1] in bodies and data.qpos[11] > LIFT_HEIGHT:
+        if data.qpos[11] <= LIFT_HEIGHT:
+            self._held_since = math.inf
+            return
+        touching = geoms[self._codes[geoms[:, 0], geoms[:, 1]] == 4]
+        bodies = set(self.model.geom_bodyid[touching.ravel()].tolist())
+        if self._fingers[0] in bodies and self._fingers[1] in bodies:
             self._held_since = min(self._held_since, float(data.time))
         else:
             self._held_since = math.inf
