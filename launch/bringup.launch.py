@@ -45,6 +45,7 @@ def arguments() -> list[DeclareLaunchArgument]:
 
     return [
         declare("backend", "mujoco", "what moves", ["mujoco", "loopback", "gazebo", "hardware"]),
+        declare("part", "all", "realtime: bridge and filter alone; planning: the rest, on another host", ["all", "realtime", "planning"]),
         declare("sampler", "default", "sampler configuration in config/samplers", SAMPLERS),
         declare("scene", "empty.yaml", "scene file with obstacles, in config/scenes or a path"),
         declare("publish_scene", "true", "publish the scene file's obstacles; false: another node does", SWITCH),
@@ -118,12 +119,14 @@ def generate_launch_description() -> LaunchDescription:
         *arguments(),
         GroupAction([
             PushRosNamespace(namespace, condition=IfCondition(NotEqualsSubstitution(namespace, ""))),
-            OpaqueFunction(function=certificate_key),
-            backend,
-            include("safety_filter.launch.py"),
-            scene_publisher,
-            include("perception.launch.py"),
-            include("planner.launch.py"),
+            GroupAction(
+                [OpaqueFunction(function=certificate_key), backend, include("safety_filter.launch.py")],
+                condition=IfCondition(NotEqualsSubstitution(LaunchConfiguration("part"), "planning")),
+            ),
+            GroupAction(
+                [scene_publisher, include("perception.launch.py"), include("planner.launch.py")],
+                condition=IfCondition(NotEqualsSubstitution(LaunchConfiguration("part"), "realtime")),
+            ),
             OpaqueFunction(function=recorder, condition=IfCondition(EqualsSubstitution(LaunchConfiguration("record"), "true"))),
             GroupAction([include("rviz.launch.py")], condition=IfCondition(LaunchConfiguration("rviz"))),
         ]),

@@ -16,7 +16,7 @@ pytest.importorskip("rclpy")
 
 ROOT = Path(__file__).resolve().parents[2]
 LAUNCH = ROOT / "launch"
-NODE_FILES = {"perception": "perception", "planner": "planner", "safety_filter": "safety_filter", "franka_bridge": "franka_bridge"}
+NODE_FILES = {n: n for n in ("perception", "planner", "safety_filter", "franka_bridge")}
 BRINGUP = {
     "loopback": {"franka_bridge", "safety_filter", "scene_publisher", "perception", "planner"},
     "mujoco": {"franka_bridge", "camera", "safety_filter", "scene_publisher", "perception", "planner"},
@@ -104,6 +104,13 @@ def test_namespace_recording_realtime_and_a_given_key(tmp_path: Path) -> None:
     assert found["recorder"]["command"][3:7] == ["--out", f"{tmp_path}/rec", "--namespace", "left"]
     assert found["franka_bridge"]["parameters"]["priority"] == 50 and not found["planner"]["respawn"]
     assert found["safety_filter"]["parameters"]["certificate_key_file"] == str(key) and key.exists()
+
+
+def test_the_graph_can_be_split_over_two_hosts() -> None:
+    realtime = plan(LAUNCH / "bringup.launch.py", "backend:=loopback", "part:=realtime")
+    planning = plan(LAUNCH / "bringup.launch.py", "backend:=loopback", "part:=planning")
+    assert set(realtime) == {"franka_bridge", "safety_filter"}
+    assert set(planning) == {"scene_publisher", "perception", "planner"}
 
 
 def test_a_key_in_the_environment_is_used() -> None:
