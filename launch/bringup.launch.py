@@ -45,7 +45,7 @@ def arguments() -> list[DeclareLaunchArgument]:
 
     return [
         declare("backend", "mujoco", "what moves", ["mujoco", "loopback", "gazebo", "hardware"]),
-        declare("part", "all", "realtime: bridge and filter alone; planning: the rest, on another host", ["all", "realtime", "planning"]),
+        declare("part", "all", "realtime: bridge and filter alone; planning: the rest", ["all", "realtime", "planning"]),
         declare("sampler", "default", "sampler configuration in config/samplers", SAMPLERS),
         declare("scene", "empty.yaml", "scene file with obstacles, in config/scenes or a path"),
         declare("publish_scene", "true", "publish the scene file's obstacles; false: another node does", SWITCH),
