@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib
-import importlib.util
 import os
 import subprocess
 import sys
@@ -77,14 +76,11 @@ def working_gl() -> tuple[str, dict[str, str]]:
     return "", failures
 
 
-def compile_kernels() -> list[str]:
-    """Fill numba's cache: calls ``compile_all()`` of each package that has one; returns their names."""
+def compile_kernels(robot: str = "fr3") -> list[str]:
+    """Fill numba's cache for ``robot``: calls ``compile_all(arm)`` of each part that has kernels; returns the modules' names."""
+    arm = importlib.import_module("tandem.robots.model").load_arm(robot)
     done = []
-    for name in ("tandem.robots", "tandem.safety", "tandem.execution"):
-        if importlib.util.find_spec(name) is None:
-            continue
-        compile_all = getattr(importlib.import_module(name), "compile_all", None)
-        if compile_all is not None:
-            compile_all()
-            done.append(name)
+    for name in ("tandem.robots.compile", "tandem.safety"):
+        importlib.import_module(name).compile_all(arm)
+        done.append(name)
     return done

@@ -21,7 +21,7 @@ Start with `tandem demo` (the arm picks up a mug among obstacles; a report at th
 Every command explains itself with --help. Exit codes: 0 done, 1 the run failed its own checks, 2 bad input."""
 
 #: the demo's scene: the straight way is blocked
-DEMO_SCENE = "demo.yaml"
+DEMO_SCENE = "mug_blocked.yaml"
 
 app = typer.Typer(
     help=HELP, no_args_is_help=True, add_completion=False, rich_markup_mode="markdown", pretty_exceptions_enable=False
