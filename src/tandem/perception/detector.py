@@ -106,19 +106,24 @@ def _tap_positions(corners: Array, half: float, offset: Array) -> tuple[Array, A
     return points, normal, np.linspace(-half, half, _EDGE_TAPS)
 
 
-def _fit_line(points: Array) -> tuple[Array, float, float]:
-    """Normal (2,), offset and rms scatter [px] of the line through (S, 2) points; far ones are left out of the second pass."""
-    keep = np.ones(len(points), dtype=bool)
-    normal, offset, distance = np.zeros(2), 0.0, np.zeros(len(points))
+def _fit_lines(points: Array) -> tuple[Array, Array, float]:
+    """Lines through four sets of points (4, S, 2): unit normals (4, 2), offsets (4,), and the worst rms scatter [px].
+
+    Far points are left out of the second pass.
+    """
+    keep = np.ones(points.shape[:2])
+    normal, offset, distance = np.zeros((4, 2)), np.zeros(4), np.zeros(points.shape[:2])
     for _ in range(2):
-        centre = points[keep].mean(axis=0)
-        d = points[keep] - centre
-        angle = 0.5 * np.arctan2(2.0 * float(d[:, 0] @ d[:, 1]), float(d[:, 0] @ d[:, 0] - d[:, 1] @ d[:, 1]))
-        normal = np.array([-np.sin(angle), np.cos(angle)])
-        offset = float(normal @ centre)
-        distance = np.abs(points @ normal - offset)
-        keep = distance <= max(2.5 * float(np.median(distance)), 0.15)
-    return normal, offset, float(np.sqrt(np.mean(distance**2)))
+        share = keep / keep.sum(axis=1, keepdims=True)
+        centre = np.einsum("es,esi->ei", share, points)
+        d = points - centre[:, None]
+        xx, yy, xy = np.einsum("kes,es->ke", np.stack([d[..., 0] ** 2, d[..., 1] ** 2, d[..., 0] * d[..., 1]]), share)
+        angle = 0.5 * np.arctan2(2.0 * xy, xx - yy)
+        normal = np.stack([-np.sin(angle), np.cos(angle)], axis=1)
+        offset = np.einsum("ei,ei->e", normal, centre)
+        distance = np.abs(np.einsum("esi,ei->es", points, normal) - offset[:, None])
+        keep = (distance <= np.maximum(2.5 * np.median(distance, axis=1), 0.15)[:, None]).astype(np.float64)
+    return normal, offset, float(np.sqrt(np.mean(distance**2, axis=1)).max())
 
 
 def _normalised(profile: Array) -> tuple[Array, Array, Array]:
@@ -164,15 +169,12 @@ def _refine_edges(grey: Image, corners: Array, module: float) -> _EdgeFit | None
         offset = np.clip(offset + half - step * (share.sum(axis=2) - 0.5 * (share[:, :, 0] + share[:, :, -1])), -half, half)
         transition = float(0.8 * step / max(float(np.diff(share.mean(axis=1), axis=1).max(axis=1).min()), 1e-6))
     points, _, _ = _tap_positions(corners, half, offset)
-    lines = [_fit_line(p) for p in points]
-    refined = np.empty((4, 2))
-    for i in range(4):
-        (n0, d0, _), (n1, d1, _) = lines[i - 1], lines[i]
-        system = np.stack([n0, n1])
-        if abs(np.linalg.det(system)) < 0.05:
-            return None
-        refined[i] = np.linalg.solve(system, np.array([d0, d1]))
-    return _EdgeFit(refined, max(line[2] for line in lines), contrast, transition, brightest, unevenness)
+    normal, distance, rms = _fit_lines(points)
+    system = np.stack([np.roll(normal, 1, axis=0), normal], axis=1)
+    if np.abs(np.linalg.det(system)).min() < 0.05:
+        return None
+    refined = np.linalg.solve(system, np.stack([np.roll(distance, 1), distance], axis=1)[:, :, None])[:, :, 0]
+    return _EdgeFit(refined, rms, contrast, transition, brightest, unevenness)
 
 
 def _shape(corners: Array) -> tuple[float, float]:

@@ -174,7 +174,7 @@ def _refine(start: Array, points: Array, pixels: Array, camera: Array, noise: fl
         n = np.sqrt((e**2).sum(axis=1))
         return float(np.where(n <= bend, 0.5 * n * n, bend * (n - 0.5 * bend)).sum())
 
-    pose, damping = start.copy(), 1e-4
+    pose, damping = start.copy(), 1e-5
     projected, p = _project(pose, points, camera)
     errors = pixels - projected
     cost = cost_of(errors)
@@ -192,15 +192,13 @@ def _refine(start: Array, points: Array, pixels: Array, camera: Array, noise: fl
         projected, p_trial = _project(trial, points, camera)
         trial_errors = pixels - projected
         trial_cost = cost_of(trial_errors)
-        if trial_cost <= cost:
-            settled = float(np.abs(step).max()) < 3e-6
+        gain = cost - trial_cost
+        if gain >= 0.0:
             pose, p, errors, cost, damping = trial, p_trial, trial_errors, trial_cost, max(damping * 0.2, 1e-9)
-            if settled:
-                break
         else:
             damping *= 10.0
-            if damping > 1e6:
-                break
+        if float(np.abs(step).max()) < 3e-6 or 0.0 <= gain < 1e-5 * cost or damping > 1e4:
+            break
     return _Fit(pose, errors, information, jacobian, weight)
 
 
