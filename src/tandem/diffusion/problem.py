@@ -81,6 +81,13 @@ class JointProblem(Protocol):
         """The model-based module (JM2D Eq. 1) for chunk ``index``: (k (dk,), J, feasible). Samplers re-evaluate the claim."""
 
 
+class GuessingProblem(JointProblem, Protocol):
+    """A joint problem that knows a good k for a chunk at little cost (the minimiser of J without its constraints, say)."""
+
+    def guess_k(self, e: Evaluated) -> Tensor:
+        """(N, dk) one k a chunk, normalised and finite; feasible or not. Proposals are centred on it, so it biases nothing."""
+
+
 class GuidedProblem(JointProblem, Protocol):
     """A joint problem whose constraints also have a gradient: what motion planning diffusion needs."""
 

@@ -155,6 +155,14 @@ class Pairs:
         order = torch.argsort(torch.where(self.feasible, self.cost, self.depth + 1e300), stable=True)
         return self.take(order[:count])
 
+    def improved(self, other: Pairs) -> Pairs:
+        """Chunk by chunk the better of the two, which hold the same chunks."""
+        better = (other.cost < self.cost) | (~self.feasible & ~other.feasible & (other.depth < self.depth))
+        return Pairs(
+            self.x, torch.where(better[:, None], other.k.to(self.k), self.k),
+            torch.where(better, other.cost, self.cost), torch.where(better, other.depth, self.depth),
+        )
+
     def best_index(self) -> int:
         """Index of the least J, or of the least depth when nothing is feasible."""
         return int(torch.where(self.feasible, self.cost, self.depth + 1e300).argmin())
@@ -242,6 +250,14 @@ def repair(run: Run, e: Evaluated, pairs: Pairs) -> Pairs:
     return Pairs(pairs.x, ks, cost, depth)
 
 
+def guessed(run: Run, e: Evaluated, pairs: Pairs) -> Pairs:
+    """``pairs`` (one entry for each chunk of ``e``) improved by the problem's own guess of k, where it offers one."""
+    if not hasattr(run.problem, "guess_k"):
+        return pairs
+    k = run.problem.guess_k(e).to(pairs.k).clamp(-1.0, 1.0)[:, None]
+    return pairs.improved(Pairs.best(pairs.x, k, run.pairs(e, k), run.problem.log_prior_k(k)))
+
+
 def pair_with_prior(run: Run, raw: Tensor, e: Evaluated, count: int) -> Pairs:
     """Each chunk of ``raw`` (N, H, D) with the best of ``count`` draws of p(k); none feasible: one optimisation of k."""
     k = run.sample_k(count)
@@ -264,11 +280,7 @@ def refine_k(run: Run, pairs: Pairs, rounds: int, count: int, scale: float) -> P
         jump = torch.randn(shape, generator=run.generator, device=pairs.k.device, dtype=pairs.k.dtype) * scale
         k = (pairs.k[:, None] + jump).clamp(-1.0, 1.0)
         new = Pairs.best(pairs.x, k, run.pairs(e, k), run.problem.log_prior_k(k))
-        better = (new.cost < pairs.cost) | (~pairs.feasible & ~new.feasible & (new.depth < pairs.depth))
-        pairs = Pairs(
-            pairs.x, torch.where(better[:, None], new.k, pairs.k),
-            torch.where(better, new.cost, pairs.cost), torch.where(better, new.depth, pairs.depth),
-        )
+        pairs = pairs.improved(new)
         scale *= 0.5
     return pairs
 

@@ -16,7 +16,7 @@ import torch
 from tandem.core.config import setting
 from tandem.diffusion.result import SampleResult
 from tandem.diffusion.reverse import SolverConfig
-from tandem.diffusion.samplers.base import Pairs, Run, Sampler, finish, refine_k, register, repair
+from tandem.diffusion.samplers.base import Pairs, Run, Sampler, finish, guessed, refine_k, register, repair
 
 
 @dataclass(frozen=True)
@@ -70,6 +70,8 @@ class BestOfN(Sampler[BestOfNConfig]):
             if c.selection == "sample":  # chunks by their mean V over k; each chunk's k in proportion to V
                 log_w.append(grid.log_v.logsumexp(-1))
                 pairs = pairs.redrawn(run, k, grid)
+            else:
+                pairs = guessed(run, e, pairs)
             everything = pairs if everything is None else everything + pairs
         if everything is None:
             return finish(run, None, None, False)

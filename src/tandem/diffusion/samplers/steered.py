@@ -16,7 +16,8 @@ sample size) happens in between.
 Zero potentials must not kill a particle before the end, since x0(x_i) is only a guess there: psi gets a floor some
 way below the feasible particles' median, lower for deeper violations, which keeps the weights finite. At i = 1 there is no floor.
 The particle's own k_j is drawn from its set in proportion to V p / q, so the proposal follows it: a local refinement of k with
-shrinking s_i. Cost: I N rows (Tweedie), or more with ``lookahead`` deterministic passes for sharper clean estimates.
+shrinking s_i. Where the problem offers ``guess_k`` (:class:`~tandem.diffusion.problem.GuessingProblem`), q_j has a third part,
+around that guess. Cost: I N rows (Tweedie), or more with ``lookahead`` deterministic passes for sharper clean estimates.
 """
 
 from __future__ import annotations
@@ -31,6 +32,7 @@ import torch
 from torch import Tensor
 
 from tandem.core.config import setting
+from tandem.diffusion.problem import Evaluated
 from tandem.diffusion.result import SampleResult
 from tandem.diffusion.reverse import step
 from tandem.diffusion.samplers.base import Archive, Pairs, Run, Sampler, finish, refine_k, register, repair
@@ -44,11 +46,11 @@ class SteeredConfig:
 
     particles: int = setting(128, "particles N", lo=2, hi=100_000)
     k_samples: int = setting(16, "draws of k a particle and step, K", lo=1, hi=4096)
-    prior_share: float = setting(0.5, "share of those from p(k) rather than around the particle's own k", lo=0.05, hi=1.0)
+    prior_share: float = setting(0.5, "share of those from p(k); the rest around the particle's k and the guess", lo=0.05, hi=1.0)
     k_scale_first: float = setting(0.5, "standard deviation of the draws around k_j at step I", lo=1e-4, hi=2.0)
     k_scale_last: float = setting(0.1, "the same at step 1", lo=1e-4, hi=2.0)
     min_signal: float = setting(0.05, "alpha_bar below which the potential is not looked at (psi = 1)", lo=0.0, hi=1.0)
-    looks: int = setting(8, "how often the potential is looked at, evenly spread, always at step 1; 0: every step", lo=0, hi=4000)
+    looks: int = setting(6, "how often the potential is looked at, evenly spread, always at step 1; 0: every step", lo=0, hi=4000)
     temper_power: float = setting(1.0, "tau_i = alpha_bar_i ^ power for i > 1, tau_1 = 1", lo=0.0, hi=10.0)
     floor: float = setting(3.0, "how far, in log psi, the floor lies below the feasible particles' median", lo=0.0, hi=1e3)
     depth_weight: float = setting(1.0, "further penalty a standard deviation of violation depth", lo=0.0, hi=1e3)
@@ -138,7 +140,7 @@ class Steered(Sampler[SteeredConfig]):
     def _weigh(self, run: Run, p: _Population, clean: Tensor, i: int) -> tuple[Pairs, Pairs]:
         """Multiply the weights by psi_i^tau_i / psi_{i+1}^tau_{i+1}, renew each particle's k: its best pair, its drawn pair."""
         raw, e = run.evaluate(clean)
-        k, log_ratio = self._propose_k(run, p.k, i)
+        k, log_ratio = self._propose_k(run, self._centres(run, p, e), i)
         grid = run.pairs(e, k)
         log_psi = (grid.log_v + log_ratio).logsumexp(1) - math.log(k.shape[1])
         best = Pairs.best(raw, k, grid, log_ratio)
@@ -151,21 +153,36 @@ class Steered(Sampler[SteeredConfig]):
         p.log_psi = log_psi
         return best, drawn
 
-    def _propose_k(self, run: Run, k: Tensor | None, i: int) -> tuple[Tensor, Tensor]:
-        """(N, K, dk) draws of the mixture q_j and log p / q_j (N, K), stratified over its two parts (Owen & Zhou 2000)."""
+    def _centres(self, run: Run, p: _Population, e: Evaluated) -> list[Tensor]:
+        """What k is proposed around: the particle's own k, and the problem's guess for its chunk where it offers one."""
+        centres = [] if p.k is None else [p.k]
+        if hasattr(run.problem, "guess_k"):
+            centres.append(run.problem.guess_k(e).clamp(-1.0, 1.0))
+        return centres
+
+    def _propose_k(self, run: Run, centres: list[Tensor], i: int) -> tuple[Tensor, Tensor]:
+        """(N, K, dk) draws of the mixture q_j around p(k) and the ``centres`` (N, dk), and log p / q_j (N, K).
+
+        Stratified over the mixture's parts (deterministic mixture, Owen & Zhou 2000): each part gets a fixed number of draws.
+        """
         c, dk = self.config, run.problem.k_dim
-        from_prior = c.k_samples if k is None else max(1, round(c.prior_share * c.k_samples))
-        draws = run.sample_k(c.particles * from_prior).view(c.particles, from_prior, dk)
-        if k is None or from_prior == c.k_samples:
-            return draws, torch.zeros(draws.shape[:2], device=draws.device, dtype=torch.float64)
+        local = c.k_samples - max(1, round(c.prior_share * c.k_samples)) if centres else 0
+        counts = [local // len(centres) + (n < local % len(centres)) for n in range(len(centres))]
+        from_prior = c.k_samples - local
+        draws = [run.sample_k(c.particles * from_prior).view(c.particles, from_prior, dk)]
         fraction = (i - 1) / max(run.schedule.steps - 1, 1)
         std = c.k_scale_last * (c.k_scale_first / c.k_scale_last) ** fraction
-        local = truncated_normal(k[:, None].expand(-1, c.k_samples - from_prior, -1), std, run)
-        draws = torch.cat([draws, local], dim=1)
-        log_p = run.problem.log_prior_k(draws).double()
-        share = from_prior / c.k_samples
-        log_local = log_box_normal(draws, k[:, None], std) + math.log1p(-share)
-        return draws, log_p - torch.logaddexp(log_p + math.log(share), log_local)
+        for centre, count in zip(centres, counts, strict=True):
+            mean = centre.to(draws[0].dtype)[:, None].expand(-1, count, -1)
+            draws.append(truncated_normal(mean, std, run))
+        k = torch.cat(draws, dim=1)
+        log_p = run.problem.log_prior_k(k).double()
+        log_q = log_p + math.log(from_prior / c.k_samples)
+        for centre, count in zip(centres, counts, strict=True):
+            if count:
+                part = log_box_normal(k, centre[:, None], std) + math.log(count / c.k_samples)
+                log_q = torch.logaddexp(log_q, part)
+        return k, log_p - log_q
 
     def _floored(self, log_psi: Tensor, depth: Tensor) -> Tensor:
         """psi + floor: the floor lies ``floor`` below the feasible particles' median, less for shallow violations than for deep
