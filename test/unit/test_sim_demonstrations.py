@@ -62,10 +62,10 @@ def test_shipped_file_comes_from_the_seed(shipped: dict[str, np.ndarray]) -> Non
 
 def test_same_seed_same_bytes(tmp_path) -> None:
     for name in ("a.npz", "b.npz"):
-        main(["--out", str(tmp_path / name), "--count", "2", "--seed", "5"])
+        main(["--out", str(tmp_path / name), "--count", "1", "--seed", "5"])
     assert (tmp_path / "a.npz").read_bytes() == (tmp_path / "b.npz").read_bytes()
     data = load(tmp_path / "a.npz")
-    assert len(data["way"]) == 2 and int(data["seed"]) == 5
+    assert len(data["way"]) == 1 and int(data["seed"]) == 5
 
 
 def test_pack_keeps_both_ends() -> None:
