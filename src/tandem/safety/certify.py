@@ -11,10 +11,10 @@ from numba import get_num_threads
 from numpy.typing import NDArray
 
 from tandem.core.errors import InputError
-from tandem.core.scene import Scene
+from tandem.core.scene import TABLE, Scene
 from tandem.core.trajectory import Trajectory
 from tandem.core.types import Reason, Verdict
-from tandem.robots.model import ArmModel
+from tandem.robots.model import ArmModel, load_arm
 from tandem.safety import kernels
 from tandem.safety.backup import BackupFamily
 from tandem.safety.bounds import Bounds
@@ -45,8 +45,8 @@ class BatchVerdict:
     """Verdicts on B trajectories.
 
     Attributes:
-        code: (B,) numbers of :data:`REASONS`. clearance: (B,) [m] a signed lower bound; tight only with ``full=True`` (otherwise the
-            bound at which the search could stop; -inf when refused before any geometry).
+        code: (B,) numbers of :data:`REASONS`. clearance: (B,) [m] a signed lower bound; tight only with ``full=True`` (otherwise 0
+            when certified, the violated bound when not; -inf when refused before any geometry).
         time: (B,) [s] of the worst case. link: (B,) index of the link. other: (B,) index of the
             obstacle, -2 - index of the other link where the arm is nearest to itself, -1 where there is neither.
         links, obstacles: names.
@@ -97,14 +97,14 @@ class GridVerdict:
 
 
 def _contiguous(name: str, value: Any, shape: tuple[int, ...]) -> Array:
-    out = np.ascontiguousarray(value, dtype=np.float64)
+    out = np.require(value, np.float64, ["C", "W"])  # read-only arrays would be another type to the compiler
     if out.shape != shape:
         raise InputError(f"{name} has shape {out.shape}; expected {shape}")
     return out
 
 
 def _check_times(times: Any) -> Array:
-    out = np.ascontiguousarray(times, dtype=np.float64)
+    out = np.require(times, np.float64, ["C", "W"])
     if out.ndim != 1 or len(out) < 2:
         raise InputError(f"times has shape {out.shape}; expected (M,) with M >= 2")
     return out
@@ -214,3 +214,22 @@ def _grid(
             with kernels.PARALLEL_LOCK:
                 kernels.grid_parallel(*args)
     return GridVerdict(code, feasible, clearance)
+
+
+def compile_all(arm: ArmModel | None = None) -> None:
+    """Run every compiled function once (default: on the FR3), which fills Numba's cache: at set-up, not in a node."""
+    arm = load_arm("fr3") if arm is None else arm
+    bounds = Bounds()
+    family = BackupFamily(k_max=(1.0,) * arm.n)
+    packed = pack_scene(Scene((TABLE,)), arm, bounds, 0.0)
+    zero = np.zeros((1, arm.n))
+    times, q, v, a = family.build(arm.home, zero[0], zero[0], zero)
+    arrays, numbers = (pack_arm(arm), packed.arrays), pack_bounds(bounds, arm.n)
+    code, out = np.zeros(1, dtype=np.int64), np.zeros((1, 4))
+    for run in (kernels.check_serial, kernels.check_parallel):
+        with kernels.PARALLEL_LOCK:
+            run(*arrays, numbers, times, q, v, a, 0.0, True, False, code, out)
+    for grid in (kernels.grid_serial, kernels.grid_parallel):
+        flags, low = np.zeros((1, 1), dtype=np.bool_), np.zeros((1, 1))
+        with kernels.PARALLEL_LOCK:
+            grid(*arrays, numbers, family.arrays(), times, q, v, a, zero[None], False, code, out, flags, low)

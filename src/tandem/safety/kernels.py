@@ -591,7 +591,7 @@ def verdict(best: Array, clearance: float, hit: bool, full: bool, out: Array) ->
     at = 4 if best[4] < best[0] else 0
     code = OK
     if not hit and not full:
-        out[0], out[1], out[2], out[3] = min(0.0, clearance), -1.0, -1.0, -1.0
+        out[0], out[1], out[2], out[3] = 0.0, -1.0, -1.0, -1.0
         return code
     if hit:
         env, own = best[0] < clearance, best[4] < 0.0
@@ -697,7 +697,7 @@ def grid_serial(
 ) -> None:
     """All heads q, v, a (H, M, n) with backups k (1, K, n), shared, or (H, K, n), each head's own."""
     for h in range(q.shape[0]):
-        ks = k[h if k.shape[0] > 1 else 0]
+        ks = k[np.int64(h) if k.shape[0] > 1 else 0]
         code[h] = one_head(arm, scene, bounds, family, times, q[h], v[h], a[h], ks, full, head_out[h], feasible[h], clearance[h])
 
 
@@ -708,5 +708,5 @@ def grid_parallel(
 ) -> None:
     """:func:`grid_serial` over all Numba threads."""
     for h in prange(q.shape[0]):
-        ks = k[h if k.shape[0] > 1 else 0]
+        ks = k[np.int64(h) if k.shape[0] > 1 else 0]
         code[h] = one_head(arm, scene, bounds, family, times, q[h], v[h], a[h], ks, full, head_out[h], feasible[h], clearance[h])
