@@ -112,7 +112,7 @@ def test_out_of_reach_and_jumps_and_speed(arm):
     result = solve_chunk(arm, arm.home, tcp_pose(arm, turned)[None, None], dt=DT)
     assert result.status[0, 0] == IkStatus.BRANCH_JUMP
     turned = arm.home + np.array([0.0, 0.0, 0.0, 0.0, 0.0, 0.0, -0.6])
-    result = solve_chunk(arm, arm.home, tcp_pose(arm, turned)[None, None], dt=DT)
+    result = solve_chunk(arm, arm.home, tcp_pose(arm, turned)[None, None], dt=0.02)
     assert result.status[0, 0] == IkStatus.VELOCITY_LIMIT
     result = solve_chunk(arm, arm.home, tcp_pose(arm, turned)[None, None], dt=0.5)
     assert result.status[0, 0] == IkStatus.OK
@@ -159,9 +159,14 @@ def test_nan_is_not_converged(arm):
 
 def test_a_matrix_that_is_no_rotation_is_not_converged(arm):
     pose = tcp_pose(arm, arm.home)
-    pose[:3, :3] = 0.0
-    result = solve_chunk(arm, arm.home, pose[None, None], dt=DT)
-    assert result.status[0, 0] == IkStatus.NOT_CONVERGED and np.all(np.isfinite(result.q))
+    poses = np.repeat(pose[None, None], 5, axis=1)
+    poses[0, 0, :3, :3] = 0.0
+    poses[0, 1, :3, 0] *= -1.0
+    poses[0, 2, :3, :3] *= 1.001
+    poses[0, 3, 3] = [0.0, 0.0, 0.1, 1.0]
+    result = solve_chunk(arm, arm.home, poses, dt=DT)
+    assert result.status[0].tolist() == [IkStatus.NOT_CONVERGED] * 4 + [IkStatus.OK] and np.all(np.isfinite(result.q))
+    assert solve_chunk(arm, arm.home, poses[:, 4:].astype(np.float32), dt=DT).ok[0]
 
 
 def test_half_turn_away(arm):

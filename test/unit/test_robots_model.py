@@ -12,7 +12,7 @@ import yaml
 
 from tandem.core.errors import ConfigError, InputError
 from tandem.robots.compile import compile_all
-from tandem.robots.model import load_arm, velocity_limits, with_limits
+from tandem.robots.model import load_arm, load_chain, robot_config, velocity_limits, with_limits
 
 
 def test_fr3_has_the_documented_limits():
@@ -153,7 +153,7 @@ def test_malformed_urdf(tmp_path, old, new, message):
     shutil.copy(robot_cases.DATA / "six.yaml", tmp_path)
     (tmp_path / "six_spheres.yaml").write_text("{spheres: {}, self_pairs: [], self_dropped: []}")
     with pytest.raises(ConfigError, match=message):
-        load_arm(tmp_path / "six.yaml")
+        load_chain(*robot_config(tmp_path / "six.yaml"))
 
 
 def test_unknown_robot_names_those_that_exist():

@@ -27,6 +27,9 @@ from tandem.robots.model import ArmModel
 Array = NDArray[np.float64]
 IntArray = NDArray[np.int64]
 
+#: how far the rows of a pose's rotation may be from orthonormal (poses may have been float32), and its position from the base [m]
+ROTATION_SLACK = 1e-4
+MAX_COORDINATE = 100.0
 #: longest joint step of one iteration [rad]
 MAX_STEP = 0.5
 OK, NOT_CONVERGED, BRANCH_JUMP, POSITION_LIMIT, VELOCITY_LIMIT = 0, 1, 2, 3, 4
@@ -36,7 +39,7 @@ class IkStatus(IntEnum):
     """What became of one waypoint."""
 
     OK = OK
-    #: pose not reached within the tolerances, or not finite
+    #: pose not reached within the tolerances, not finite, or no rigid pose
     NOT_CONVERGED = NOT_CONVERGED
     #: reached, but only by a jump of a joint
     BRANCH_JUMP = BRANCH_JUMP
@@ -77,7 +80,7 @@ class IkResult:
 
     Attributes:
         q: (B, H, n) [rad], always finite if the start is. status: (B, H) :class:`IkStatus`.
-        position_error: (B, H) [m]. rotation_error: (B, H) [rad]; infinite where the pose was not finite.
+        position_error: (B, H) [m]. rotation_error: (B, H) [rad]; infinite where it was no usable pose.
     """
 
     q: Array
@@ -118,6 +121,22 @@ def pose_error(current: Array, target: Array, e: Array) -> None:
         norm += e[3 + i] ** 2
     for i in range(3):
         e[3 + i] *= math.pi / math.sqrt(norm)
+
+
+@njit(cache=True, error_model="numpy")
+def is_pose(t: Array) -> bool:
+    """Whether (4, 4) is finite with a rotation matrix to within ``ROTATION_SLACK`` and a last row 0, 0, 0, 1."""
+    for r in range(3):
+        if not (abs(t[r, 3]) < MAX_COORDINATE and t[3, r] == 0.0):
+            return False
+        for c in range(r + 1):
+            dot = t[r, 0] * t[c, 0] + t[r, 1] * t[c, 1] + t[r, 2] * t[c, 2]
+            if not abs(dot - (1.0 if r == c else 0.0)) <= ROTATION_SLACK:
+                return False
+    x = t[0, 1] * t[1, 2] - t[0, 2] * t[1, 1]
+    y = t[0, 2] * t[1, 0] - t[0, 0] * t[1, 2]
+    z = t[0, 0] * t[1, 1] - t[0, 1] * t[1, 0]
+    return x * t[2, 0] + y * t[2, 1] + z * t[2, 2] > 0.0 and t[3, 3] == 1.0
 
 
 @njit(cache=True, error_model="numpy")
@@ -244,15 +263,12 @@ def solve_one(
     n = start.shape[0]
     before, q, free, pull = start.copy(), np.empty(n), np.empty(n), np.empty(n)
     for h in range(poses.shape[0]):
-        finite = True
+        usable = is_pose(poses[h])
         for k in range(n):
-            finite = finite and math.isfinite(before[k])
+            usable = usable and math.isfinite(before[k])
             pull[k] = settings.posture_gain * settings.dt * (settings.posture[k] - before[k])
             q[k] = free[k] = before[k]
-        for r in range(4):
-            for c in range(4):
-                finite = finite and math.isfinite(poses[h, r, c])
-        if not finite:
+        if not usable:
             status[h], error[h, 0], error[h, 1] = NOT_CONVERGED, np.inf, np.inf
             for k in range(n):
                 q_out[h, k] = before[k]
@@ -326,7 +342,7 @@ def solve_chunk(
 
     Returns:
         One status a waypoint. A waypoint that was not reached holds the last configuration tried and the next one starts there;
-        a non-finite pose repeats the one before. The first waypoint is judged from ``q_start``.
+        what is not finite or no rigid pose repeats the one before. The first waypoint is judged from ``q_start``.
 
     Raises:
         InputError: wrong shapes, or a parameter that is not finite and positive. NaN in ``q_start`` or ``poses`` is no error.

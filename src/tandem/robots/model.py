@@ -200,7 +200,7 @@ def bounding_balls(links: int, owner: IntArray, center: Array, radius: Array) ->
         if len(c) == 0:
             continue
         best = c.mean(axis=0)
-        for step in range(1, 2000):  # Badoiu-Clarkson: move towards the farthest sphere by 1/(k+1)
+        for step in range(1, 300):  # Badoiu-Clarkson: move towards the farthest sphere by 1/(k+1)
             d = np.linalg.norm(c - best, axis=1) + r
             best = best + (c[d.argmax()] - best) / (step + 1)
         centers[link] = best
@@ -241,15 +241,15 @@ def robot_config(name_or_path: str | Path) -> tuple[RobotConfig, Path]:
     return config, path
 
 
-def load_chain(config: RobotConfig, path: Path) -> Chain:
-    """The serial chain of the robot's URDF, collision shapes included."""
+def load_chain(config: RobotConfig, path: Path, *, geometry: bool = True) -> Chain:
+    """The serial chain of the robot's URDF, with its collision shapes and the extra ones if ``geometry``."""
     extra: dict[str, list[Path]] = {}
-    for entry in config.extra_geometry:
+    for entry in config.extra_geometry if geometry else []:
         link, equal, source = (part.strip() for part in entry.partition("="))
         if not equal:
             raise ConfigError(f"{path}: extra_geometry: {entry!r}: expected 'link = package:file'")
         extra.setdefault(link, []).append(resolve_source(source, path))
-    return read_chain(resolve_source(config.urdf, path), config.base, config.tcp, extra)
+    return read_chain(resolve_source(config.urdf, path), config.base, config.tcp, extra, geometry=geometry)
 
 
 def build_arm(config: RobotConfig, path: Path, chain: Chain, spheres: dict[str, Any]) -> ArmModel:
@@ -300,13 +300,13 @@ def build_arm(config: RobotConfig, path: Path, chain: Chain, spheres: dict[str, 
 
 
 def load_arm(name_or_path: str | Path = "fr3") -> ArmModel:
-    """The arm described by ``config/robots/<name>.yaml`` or by the YAML file at a path.
+    """The arm described by ``config/robots/<name>.yaml`` or by the YAML file at a path. Needs the URDF, not its meshes.
 
     Raises:
         ConfigError: file missing, unknown key, URDF missing or not a serial arm, limits or spheres malformed.
     """
     config, path = robot_config(name_or_path)
-    chain = load_chain(config, path)
+    chain = load_chain(config, path, geometry=False)
     if not config.spheres:
         raise ConfigError(f"{path}: spheres: missing; make them with: python -m tandem.robots.fit {path}")
     return build_arm(config, path, chain, read_spheres(path.parent / config.spheres, chain.link_names))
@@ -327,7 +327,7 @@ def velocity_limits(arm: ArmModel, q: ArrayLike) -> tuple[Array, Array]:
         raise InputError(f"q: shape {q.shape}; the last axis must hold the {arm.n} joints of {arm.name}")
     a, b, up, low = arm.velocity_position.T
     none = np.isnan(a)
-    with np.errstate(invalid="ignore"):
+    with np.errstate(invalid="ignore", over="ignore"):
         hi = np.minimum(arm.velocity, np.maximum(0.0, np.sqrt(np.maximum(b * (up - q), 0.0)) - a))
         lo = -np.minimum(arm.velocity, np.maximum(0.0, np.sqrt(np.maximum(b * (q - low), 0.0)) - a))
     nan = np.isnan(q)

@@ -217,8 +217,9 @@ def _swept(shape: Shape, joint: _Joint) -> Shape:
 class _Tree:
     """The links and joints of one URDF file."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, geometry: bool) -> None:
         self.path = path
+        self.geometry = geometry
         try:
             root = ET.parse(path).getroot()
         except (OSError, ET.ParseError) as error:
@@ -251,7 +252,9 @@ class _Tree:
 
     def own_shapes(self, name: str, extra: dict[str, list[Path]]) -> list[Shape]:
         """Collision shapes of one link, in its frame."""
-        shapes = []
+        shapes: list[Shape] = []
+        if not self.geometry:
+            return shapes
         for k, element in enumerate(self.links[name].findall("collision")):
             where = f"{self.path}: link {name}: collision {k}"
             geometry = element.find("geometry")
@@ -279,17 +282,20 @@ class _Tree:
         return shapes
 
 
-def read_chain(path: Path, base: str, tcp: str, extra: dict[str, list[Path]] | None = None) -> Chain:
+def read_chain(
+    path: Path, base: str, tcp: str, extra: dict[str, list[Path]] | None = None, *, geometry: bool = True
+) -> Chain:
     """The serial chain from link ``base`` to link ``tcp`` of the URDF at ``path``.
 
     Args:
         extra: more meshes (STL, OBJ) to enclose, by the URDF link in whose frame they are given.
+        geometry: read the collision shapes too; without, ``shapes`` is empty and no mesh is opened.
 
     Raises:
         ConfigError: not readable as URDF; unknown links; no, or a mimicking, floating or planar joint on the chain; a movable
             joint off it other than a sliding one with limits; a collision shape or mesh that cannot be read.
     """
-    tree, extra = _Tree(path), extra or {}
+    tree, extra = _Tree(path, geometry), extra or {}
     unknown = set(extra) - set(tree.links)
     if unknown:
         raise ConfigError(f"{path}: extra geometry: no link {', '.join(sorted(unknown))}; there are: {', '.join(tree.links)}")
