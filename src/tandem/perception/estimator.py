@@ -179,7 +179,7 @@ def _refine(start: Array, points: Array, pixels: Array, camera: Array, noise: fl
     errors = pixels - projected
     cost = cost_of(errors)
     jacobian, weight, information = _jacobian(p, points @ pose[:3, :3].T, camera), np.ones(len(points)), np.eye(6)
-    for _ in range(20):
+    for _ in range(12):
         jacobian = _jacobian(p, points @ pose[:3, :3].T, camera)
         weight = np.minimum(1.0, bend / np.maximum(np.sqrt((errors**2).sum(axis=1)), 1e-12))
         weighted = (jacobian * weight[:, None, None]).reshape(-1, 6)
@@ -197,7 +197,7 @@ def _refine(start: Array, points: Array, pixels: Array, camera: Array, noise: fl
             pose, p, errors, cost, damping = trial, p_trial, trial_errors, trial_cost, max(damping * 0.2, 1e-9)
         else:
             damping *= 10.0
-        if float(np.abs(step).max()) < 3e-6 or 0.0 <= gain < 1e-5 * cost or damping > 1e4:
+        if float(np.abs(step).max()) < 3e-6 or 0.0 <= gain < 3e-3 * cost or damping > 1e4:
             break
     return _Fit(pose, errors, information, jacobian, weight)
 
