@@ -9,6 +9,7 @@ import dataclasses
 import itertools
 import os
 import secrets
+import shutil
 import signal
 import socket
 import subprocess
@@ -43,6 +44,8 @@ ROOT = Path(__file__).resolve().parents[2]
 NAMES = messages.Names()
 ENVIRONMENT = {"ROS_AUTOMATIC_DISCOVERY_RANGE": "LOCALHOST", "FASTDDS_BUILTIN_TRANSPORTS": "UDPv4"}
 """UDP on the loopback device only: no other machine hears the tests, and a killed process leaves nothing in /dev/shm."""
+DIES_WITH_US = ["setpriv", "--pdeathsig", "KILL"] if shutil.which("setpriv") else []
+"""util-linux: even a test run that is killed leaves no nodes behind."""
 START = 90.0
 """How long a node may take to start [s]: a second, or many on a machine that is busy with other things."""
 _numbers = itertools.count()
@@ -87,6 +90,8 @@ class Ear(Node):
         self.create_subscription(JointTrajectory, "safety_filter/certified", self._on_certified, RELIABLE_QOS)
         self.create_subscription(DiagnosticStatus, "safety_filter/verdict", self._on_verdict, RELIABLE_QOS)
         self.create_subscription(DiagnosticArray, "/diagnostics", self._on_diagnostics, RELIABLE_QOS)
+        self.poses_heard: list[ObjectPose] = []
+        self.create_subscription(PoseWithCovarianceStamped, "perception/object_pose", self._on_pose, SENSOR_QOS)
         self._poses = self.create_publisher(PoseWithCovarianceStamped, "perception/object_pose", SENSOR_QOS)
         self._scenes = self.create_publisher(MarkerArray, "obstacles", RELIABLE_QOS)
         self.create_timer(0.05, self._speak)
@@ -98,6 +103,10 @@ class Ear(Node):
         if self.obstacles is not None:
             scene = Scene(tuple(dataclasses.replace(o, stamp=now) for o in self.obstacles.obstacles))
             self._scenes.publish(markers.scene_to_msg(scene, NAMES.base, now))
+
+    def _on_pose(self, msg: PoseWithCovarianceStamped) -> None:
+        with self.lock:
+            self.poses_heard.append(messages.object_pose_from_msg(msg, NAMES.base))
 
     def _on_commanded(self, msg: JointState) -> None:
         with self.lock:
@@ -198,7 +207,7 @@ class Graph:
         }
         with (self.folder / f"{name}.log").open("ab") as log:
             self.processes[name] = subprocess.Popen(
-                [sys.executable, "-m", f"tandem.nodes.{name}", "--ros-args", *arguments],
+                [*DIES_WITH_US, sys.executable, "-m", f"tandem.nodes.{name}", "--ros-args", *arguments],
                 env=environment, stdout=log, stderr=log, start_new_session=True,
             )
 

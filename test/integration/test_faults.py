@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from integration.graph import NAMES, START, Graph, ball
+from integration.scripted import swing
 from trajectory_msgs.msg import JointTrajectory
 
 from tandem.core.types import Proposal
@@ -19,6 +20,7 @@ from tandem.robots.kinematics import tcp_pose
 from tandem.robots.model import load_arm
 
 FAR_AWAY = (0.0, -2.0, 0.5)
+ARM = load_arm("fr3")
 
 
 def resume_works(graph: Graph) -> None:
@@ -81,11 +83,10 @@ def test_obstacle_data_stop_coming(graph: Graph) -> None:
 
 def test_obstacle_appears_late(graph: Graph) -> None:
     graph.start_core()
-    arm = load_arm("fr3")
     with graph.ear.lock:
         assert graph.ear.commitment is not None
         ahead = graph.ear.commitment.state_at(time.time() + 0.6)[0]
-    position = tcp_pose(arm, ahead[None])[0][:3, 3]
+    position = tcp_pose(ARM, ahead[None])[0][:3, 3]
     appeared = time.time()
     graph.ear.obstacles = ball((float(position[0]), float(position[1]), float(position[2]) - 0.05), 0.1)
     graph.settled(appeared)
@@ -147,7 +148,7 @@ def _elsewhere(p: Proposal) -> Proposal:
 
 
 def _past(p: Proposal) -> Proposal:
-    return Proposal(p.trajectory, p.width, p.switch_time - 2.0, p.head_duration, p.name)
+    return Proposal(p.trajectory, p.width, p.switch_time - 4.0, p.head_duration, p.name)
 
 
 def _discontinuous(p: Proposal) -> Proposal:
@@ -179,14 +180,12 @@ BAD: list[tuple[str, Callable[[Proposal], Proposal], Callable[[JointTrajectory],
 ]
 
 
-def a_plan(graph: Graph, lead: float = 0.6) -> Proposal:
+def a_plan(graph: Graph, lead: float = 1.5) -> Proposal:
     """A good plan from what is committed."""
-    from integration.scripted import swing
-
     with graph.ear.lock:
         commitment = graph.ear.commitment
     assert commitment is not None
-    return swing(commitment, messages.quantise_time(time.time() + lead), load_arm("fr3").home, "test")
+    return swing(commitment, messages.quantise_time(time.time() + lead), ARM.home, "test")
 
 
 def test_bad_proposals_are_refused(graph: Graph) -> None:
@@ -220,7 +219,7 @@ def test_forged_certificates_are_refused(graph: Graph) -> None:
     verdicts = graph.ear.create_publisher(DiagnosticStatus, "safety_filter/verdict", command_qos())
     graph.wait(lambda: certified.get_subscription_count() > 1 and verdicts.get_subscription_count() > 1, "the bridge listens")
     for signed, reason in ((True, "forged"), (False, "no verdict")):
-        proposal = messages.quantise(a_plan(graph, 1.0))
+        proposal = messages.quantise(a_plan(graph))
         digest, sent = proposal.trajectory.digest(), time.time()
         verdict = Verdict(Reason.CERTIFIED, 0.1, 0.0, "", "", "ab" * 32)
         if signed:

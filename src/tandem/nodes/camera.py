@@ -5,8 +5,10 @@ A process of its own, so that rendering never competes with physics for one inte
 
 from __future__ import annotations
 
+import os
 import time
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 from diagnostic_msgs.msg import DiagnosticStatus
@@ -19,7 +21,9 @@ from tandem.core.errors import InputError
 from tandem.nodes import messages
 from tandem.nodes.base import SENSOR_QOS, STATIC_QOS, NodeSettings, TandemNode, run
 from tandem.nodes.diagnostics import Meter
-from tandem.sim.world import MugWorld
+
+if TYPE_CHECKING:
+    from tandem.sim.world import MugWorld
 
 
 @dataclass(frozen=True)
@@ -48,6 +52,9 @@ class CameraNode(TandemNode):
     def setup(self) -> None:
         """Build the scene, connect."""
         s = self.settings
+        os.environ.setdefault("MUJOCO_GL", "egl")  # MuJoCo reads it when it is imported
+        from tandem.sim.world import MugWorld
+
         self._world = MugWorld(s.scene)
         self._matrix = self._world.camera_matrix(s.view)
         self._newest: Float64MultiArray | None = None

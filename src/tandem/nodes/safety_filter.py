@@ -27,6 +27,9 @@ from tandem.robots.model import load_arm
 from tandem.safety.bounds import load_bounds
 from tandem.safety.filter import SafetyFilter
 
+LATCHED = ("STOPPING", "STOPPED", "FAULT")
+"""Modes in which the executor takes nothing."""
+
 
 @dataclass(frozen=True)
 class SafetyFilterSettings(NodeSettings):
@@ -154,7 +157,7 @@ class SafetyFilterNode(TandemNode):
         now = self.now()
         digest = proposal.trajectory.digest()
         scene, why = self._scene.scene(now)
-        if self._mode in ("STOPPING", "STOPPED", "FAULT"):
+        if self._mode in LATCHED:
             self._refuse(Reason.STOPPED, digest, f"executor is {self._mode}")
         elif self._commitment is None or now - self._commitment_heard > self.settings.commitment_max_age:
             self._refuse(Reason.START_MISMATCH, digest, "no recent commitment from the executor")
@@ -206,7 +209,7 @@ class SafetyFilterNode(TandemNode):
         text = f"committed motion: {verdict.reason.value} ({verdict.link} {verdict.obstacle} in {verdict.time:.2f} s)"
         self._watches.reject(now, verdict.reason.name, text)
         self._tell_guard(DiagnosticStatus.ERROR, text, values)
-        if commitment.end > now and self._alarmed_for != commitment.trajectory.digest():
+        if self._mode not in LATCHED and commitment.end > now and self._alarmed_for != commitment.trajectory.digest():
             self._alarmed_for = commitment.trajectory.digest()
             self._send_stop(commitment, scene, now, text)
 
