@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from records import synthetic
 
-from tandem.bench import pictures, report
+from tandem.bench import pictures, plots, report
 from tandem.bench.record import EpisodeRecord, summary, verdict
 from tandem.cli import checks
 from tandem.core.errors import InputError
@@ -63,6 +63,13 @@ def test_an_empty_episode_has_a_summary_and_a_page(record: EpisodeRecord, tmp_pa
     figures = report.write(empty, tmp_path)
     assert figures["plan_ms_p50"] is None and figures["rtf"] is None
     assert "was not picked up" in (tmp_path / "index.html").read_text()
+
+
+def test_an_episode_without_a_certified_plan_has_a_page(record: EpisodeRecord, tmp_path: Path) -> None:
+    refused = replace(record, plans=[replace(p, certified=False, clearance=np.nan) for p in record.plans])
+    plots.save(tmp_path / "clearance", refused, plots.clearance(refused, refused.time, np.full(len(refused.time), 0.1)))
+    figures = report.write(replace(refused, plans=[]), tmp_path, render=False)
+    assert figures["certified"] == 0 and figures["least_certified_clearance"] is None
 
 
 def test_a_page_is_whole_and_shows_nothing_raw(record: EpisodeRecord, tmp_path: Path) -> None:

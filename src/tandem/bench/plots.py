@@ -54,8 +54,9 @@ def clearance(record: EpisodeRecord, time: Array, distance: Array) -> Callable[[
     def draw(ax: Axes) -> None:
         ax.plot(time, 1e3 * distance, color=CYCLE[0], lw=1.5, label="actual, nearest obstacle")
         plans = [p for p in record.plans if p.certified and math.isfinite(p.clearance)]
-        ends = [p.switch_time for p in plans[1:]] + [float(record.time[-1]) if len(record.time) else 0.0]
-        for i, (plan, end) in enumerate(zip(plans, ends, strict=True)):
+        last = float(record.time[-1]) if len(record.time) else 0.0
+        for i, plan in enumerate(plans):
+            end = plans[i + 1].switch_time if i + 1 < len(plans) else last
             label = "certified bound, any link and obstacle" if i == 0 else "_"
             ax.hlines(1e3 * plan.clearance, plan.switch_time, max(end, plan.switch_time), color=CYCLE[2], lw=3, label=label)
         ax.axhline(0.0, color=CYCLE[4], lw=1.0)

@@ -6,6 +6,7 @@ import math
 import secrets
 import statistics
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -30,6 +31,8 @@ from tandem.sim.scene_file import MugScene, load_mug_scene
 
 #: the arm goes on for this long after success, so that the picture shows the lifted mug [s]
 AFTERWARDS = 1.5
+#: how a demo that reached its end says so
+DONE = "done"
 #: gripper narrower than this while the mug is low: it is being grasped [m]
 LIFTING = 0.02
 SHOWN_RATES = {
@@ -76,8 +79,8 @@ def _quantiles(values: list[float]) -> str:
     return f"{statistics.median(numbers):.0f} ms median, {numbers[-1]:.0f} ms longest"
 
 
-def panel(live: Live, elapsed: float) -> Panel:
-    """The live display."""
+def panel(live: Live, elapsed: float, complaints: Sequence[str] = ()) -> Panel:
+    """The live display; ``complaints``: lines from the nodes' log."""
     table = Table(box=None, show_header=False, pad_edge=False)
     table.add_column(style="dim", no_wrap=True)
     table.add_column()
@@ -93,7 +96,8 @@ def panel(live: Live, elapsed: float) -> Panel:
     contacts = int(live.truth.get("forbidden_contacts", 0))
     table.add_row("contacts", Text(str(contacts), style="bold red" if contacts else "green"))
     troubles = [f"{name}: {text}" for name, (level, text, _) in sorted(live.parts.items()) if level >= 2]
-    parts: list[Any] = [table, *(Text(t, style="yellow", overflow="ellipsis", no_wrap=True) for t in troubles[:3])]
+    warnings = [*troubles[:3], *complaints]
+    parts: list[Any] = [table, *(Text(t, style="yellow", overflow="ellipsis", no_wrap=True) for t in warnings)]
     return Panel(Group(*parts), title="tandem demo", title_align="left", width=92)
 
 
@@ -118,7 +122,7 @@ class Watch:
         if live.truth.get("lifted"):
             self._lifted_since = min(self._lifted_since, now)
         if now - self._lifted_since > AFTERWARDS:
-            return "done"
+            return DONE
         if live.mode in ("STOPPED", "FAULT"):
             return f"the arm was stopped: {live.mode_text}"
         if now - self._moving_since > self.options.timeout:
@@ -139,7 +143,9 @@ def _follow(options: DemoOptions, launched: Launched, recorder: Recorder, consol
             time.sleep(0.25)
             with recorder.lock:
                 live, why, doing = recorder.live, watch.verdict(recorder.live), stage(recorder.live)
-                picture = panel(live, watch.elapsed()) if screen is not None else None
+                waiting = not live.certified and watch.elapsed() > 5.0
+                complaints = launched.complaints() if waiting else []
+                picture = panel(live, watch.elapsed(), complaints) if screen is not None else None
                 line = f"{watch.elapsed():6.1f} s  {doing}; {live.certified} certified, {live.refused.total()} rejected"
             if screen is not None and picture is not None:
                 screen.update(picture)
@@ -147,7 +153,7 @@ def _follow(options: DemoOptions, launched: Launched, recorder: Recorder, consol
                 console.print(line, highlight=False, markup=False)
                 told = doing
             if why:
-                return why
+                return "\n  ".join([why, *([] if why == DONE else launched.complaints())])
             if launched.ended():
                 tail = "\n  ".join(launched.last_lines())
                 raise ConfigError(f"the graph ended by itself; its log {launched.log} ends with\n  {tail}")
@@ -211,7 +217,7 @@ def finish(options: DemoOptions, scene: MugScene, meta: dict[str, Any], console:
     console.print(audit_table(results))
     good = bool(figures["safe_success"]) and all(c.passed for c in results)
     console.print(Text(str(figures["verdict"]), style="bold green" if good else "bold red"))
-    if meta.get("ended") not in (None, "done"):
+    if meta.get("ended") not in (None, DONE):
         console.print(str(meta["ended"]), markup=False, highlight=False)
     console.print(
         f"{figures['certified']} of {figures['plans']} plans certified; plan {figures['plan_ms_p50']} ms median, "

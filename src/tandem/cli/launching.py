@@ -44,7 +44,9 @@ def command(file: Path, arguments: Sequence[str]) -> tuple[list[str], dict[str, 
     folder = share_dir() / "tools" / "launch_standin"
     if not folder.is_dir():
         raise ConfigError(f"neither ros2 launch nor the stand-in ({folder}) is there; source /opt/ros/jazzy/setup.bash")
-    return [sys.executable, str(folder), str(file), *arguments], dict(os.environ)
+    paths = [str(folder), os.environ.get("PYTHONPATH", "")]
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(p for p in paths if p)}
+    return [sys.executable, "-m", "launch_standin", str(file), *arguments], environment
 
 
 class Launched:
@@ -73,6 +75,11 @@ class Launched:
         """The end of what it printed."""
         lines = self.log.read_text(encoding="utf-8", errors="replace").strip().splitlines()
         return lines[-count:]
+
+    def complaints(self, count: int = 3) -> list[str]:
+        """The last lines that tell of an error or of a process that ended."""
+        lines = self.last_lines(400)
+        return [line for line in lines if any(w in line for w in ("ERROR", "FATAL", "Traceback", "ended with exit code"))][-count:]
 
     def end(self, patience: float = 15.0) -> None:
         """Ask to end, wait, then kill the whole group."""
