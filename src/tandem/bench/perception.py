@@ -238,7 +238,7 @@ def _figure(path: Path, results: dict[str, Scores], examples: dict[str, tuple[Im
     for axis, (condition, (image, estimate)) in zip(axes[1:].ravel(), examples.items(), strict=False):
         axis.imshow(_annotated(image, estimate))
         axis.set_title(f"{condition}: {estimate.reason.name.lower()}", fontsize=9)
-        axis.set(xlim=(130, 510), ylim=(400, 80))
+        axis.set(xlim=(40, 600), ylim=(440, 60))
     figure.tight_layout()
     figure.savefig(path, dpi=110)
     plt.close(figure)
