@@ -219,10 +219,12 @@ def finish(options: DemoOptions, scene: MugScene, meta: dict[str, Any], console:
     console.print(Text(str(figures["verdict"]), style="bold green" if good else "bold red"))
     if meta.get("ended") not in (None, DONE):
         console.print(str(meta["ended"]), markup=False, highlight=False)
-    console.print(
-        f"{figures['certified']} of {figures['plans']} plans certified; plan {figures['plan_ms_p50']} ms median, "
-        f"{figures['plan_ms_p95']} ms at 95 %; real-time factor {figures['rtf']}", highlight=False,
-    )
+    facts = [f"{figures['certified']} of {figures['plans']} plans certified"]
+    if figures["plan_ms_p50"] is not None:
+        facts.append(f"plan {figures['plan_ms_p50']:.0f} ms median, {figures['plan_ms_p95']:.0f} ms at 95 %")
+    if figures["rtf"] is not None:
+        facts.append(f"real-time factor {figures['rtf']}")
+    console.print("; ".join(facts), highlight=False)
     console.print(f"report: {options.out / 'index.html'}", highlight=False, soft_wrap=True)
     return 0 if good else 1
 

@@ -78,8 +78,8 @@ class Launched:
 
     def complaints(self, count: int = 3) -> list[str]:
         """The last lines that tell of an error or of a process that ended."""
-        lines = self.last_lines(400)
-        return [line for line in lines if any(w in line for w in ("ERROR", "FATAL", "Traceback", "ended with exit code"))][-count:]
+        words = ("ERROR", "FATAL", "Traceback", "ended with exit code")
+        return [line for line in self.last_lines(400) if any(w in line for w in words)][-count:]
 
     def end(self, patience: float = 15.0) -> None:
         """Ask to end, wait, then kill the whole group."""
