@@ -61,11 +61,11 @@ def play(job: Job) -> dict[str, Any]:
     from tandem.safety.filter import SafetyFilter
     from tandem.sim.scenes import generate
     from tandem.sim.world import MugWorld
-    from tandem.tasks.mug.policy import load_planner
+    from tandem.tasks.mug.planner import MugPlanner
 
     torch.set_num_threads(1)
     if job.method not in _CACHE:
-        _CACHE[job.method] = load_planner(job.method)
+        _CACHE[job.method] = MugPlanner.load(job.method)
     planner = _CACHE[job.method]
     kinds = CONDITIONS[job.condition]
     number = job.seed + job.episode

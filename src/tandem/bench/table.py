@@ -61,7 +61,8 @@ def write_table(out: Path, rows: list[dict[str, Any]], *, command: str, seeds: l
         command: the command that makes the table. wall_s: how long that took [s]. notes: Markdown put under the table.
     """
     out.mkdir(parents=True, exist_ok=True)
-    meta = {"command": command, "commit": commit(), "machine": machine(), "seeds": seeds, "wall_s": round(wall_s, 3)}
+    here = machine()
+    meta = {"command": command, "commit": commit(), "machine": here, "seeds": seeds, "wall_s": round(wall_s, 3)}
     (out / "table.json").write_text(json.dumps({"meta": meta, "rows": rows}, indent=1) + "\n", encoding="utf-8")
-    head = f"`{command}` at {meta['commit']}, {meta['machine']['cores']} cores, {wall_s:.0f} s\n\n"
+    head = f"`{command}` at {meta['commit']}, {here['cores']} cores, {wall_s:.0f} s\n\n"
     (out / "table.md").write_text(head + markdown(rows) + (f"\n{notes}\n" if notes else ""), encoding="utf-8")

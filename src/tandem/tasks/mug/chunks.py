@@ -1,8 +1,10 @@
 """What the policy sees and says: conditioning and chunks, both in the mug's frame.
 
-The policy's inputs and outputs are end-effector poses relative to the mug as last seen, so a grasp is the same numbers wherever
-the mug stands; :func:`decode` returns the absolute poses that are executed. One step of a chunk is position (3) [m],
-6-D rotation (6), gripper width (1) [m] (``core.types.CHUNK_DIM``).
+A *step* is position (3) [m], 6-D rotation (6) and gripper width (1) [m] of the hand relative to the mug as last seen, so that a
+grasp is the same numbers wherever the mug stands. The network is given the present step and its change over the last 0.1 s (a
+value of its own: otherwise the speed hides in the difference of two nearly equal numbers), and says by how much the hand is to
+move from there: waypoint h is stored as ``(step_h - step_0) / sqrt(h)``, so that chunks begin where the hand is and near waypoints
+are as finely resolved as far ones. :func:`decode` returns the absolute poses that are executed.
 """
 
 from __future__ import annotations
@@ -14,7 +16,7 @@ from tandem.core.se3 import inverse, matrix_from_rot6d, pose, rot6d_from_matrix
 
 Array = NDArray[np.float64]
 
-#: conditioning: mug position (3) and 6-D rotation (6) in the base frame, then two steps of history in the mug's frame
+#: conditioning: mug position (3) and 6-D rotation (6) in the base frame, the present step, its change since the step before
 COND_DIM = 9 + 2 * 10
 
 
@@ -28,10 +30,26 @@ def encode_condition(mug: Array, tcp: Array, width: Array) -> Array:
     """(..., COND_DIM) from mug (..., 4, 4), tcp (..., 2, 4, 4) at one step before and at the start, width (..., 2)."""
     history = encode_steps(mug[..., None, :, :], tcp, width)
     own = np.concatenate([mug[..., :3, 3], rot6d_from_matrix(mug[..., :3, :3])], axis=-1)
-    return np.concatenate([own, history.reshape(*history.shape[:-2], 20)], axis=-1)
+    return np.concatenate([own, history[..., 1, :], history[..., 1, :] - history[..., 0, :]], axis=-1)
 
 
-def decode(mug: Array, chunk: Array) -> tuple[Array, Array]:
-    """Absolute tcp poses (N, H, 4, 4) and widths (N, H) [m] of chunks (N, H, 10) for the mug pose (4, 4)."""
-    relative = pose(chunk[..., :3], matrix_from_rot6d(chunk[..., 3:9]))
-    return mug @ relative, np.clip(chunk[..., 9], 0.0, 0.08)
+def present_step(cond: Array) -> Array:
+    """(..., 10) the present step, from conditioning (..., COND_DIM)."""
+    return cond[..., 9:19]
+
+
+def step_scale(horizon: int) -> Array:
+    """(horizon, 1) what a waypoint's displacement is divided by."""
+    return np.sqrt(np.arange(1.0, horizon + 1.0))[:, None]
+
+
+def encode_chunk(steps: Array, present: Array) -> Array:
+    """Chunks (..., H, 10) from steps (..., H, 10) and the present step (..., 10)."""
+    return (steps - present[..., None, :]) / step_scale(steps.shape[-2])
+
+
+def decode(mug: Array, chunk: Array, present: Array) -> tuple[Array, Array]:
+    """Absolute tcp poses (N, H, 4, 4) and widths (N, H) [m] of chunks (N, H, 10), for mug (4, 4) and the present step (10,)."""
+    steps = present + chunk * step_scale(chunk.shape[-2])
+    relative = pose(steps[..., :3], matrix_from_rot6d(steps[..., 3:9]))
+    return mug @ relative, np.clip(steps[..., 9], 0.0, 0.08)

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from tandem.tasks.mug.chunks import COND_DIM, encode_condition, encode_steps
+from tandem.tasks.mug.chunks import encode_chunk, encode_condition, encode_steps, present_step, step_scale
 
 Array = NDArray[np.float64]
 
@@ -30,8 +30,8 @@ def windows(
     start = np.arange(len(tcp))
     steps = np.minimum(start[:, None] + stride * np.arange(1, horizon + 1), len(tcp) - 1)
     past = np.maximum(start[:, None] + np.array([-stride, 0]), 0)
-    x = encode_steps(mug, tcp, width)[steps]
     cond = encode_condition(np.broadcast_to(mug, (len(tcp), 4, 4)), tcp[past], width[past])
+    x = encode_chunk(encode_steps(mug, tcp, width)[steps], present_step(cond))
     return x.astype(np.float32), cond.astype(np.float32)
 
 
@@ -55,8 +55,8 @@ def corrections(
     After a backup the arm stands still, somewhere beside the demonstrated ways; from demonstrations alone the policy would answer
     with a jump back to one of them. So, for each sample: the state is moved off by a random step (``position`` [m], ``rotation``
     in the entries of the 6-D rotation; smaller near the mug) and the chunk begins there and comes back within ``2 back`` [s];
-    with probability ``rest`` the arm stands still and the chunk starts from standstill. A few millimetres of noise on each step
-    of history keep the policy from memorising states.
+    with probability ``rest`` the arm stands still and the chunk starts from standstill. A few millimetres of noise on what
+    is seen keep the policy from memorising states.
 
     Args:
         chunk: (B, H, 10). cond: (B, COND_DIM), both in the data's units; generator on their device.
@@ -70,20 +70,22 @@ def corrections(
     def uniform(*shape: int) -> torch.Tensor:
         return torch.rand(*shape, generator=generator, **tensor)
 
-    history = cond[:, 9:COND_DIM].reshape(batch, 2, 10)
-    still = (uniform(batch) < rest)[:, None, None]
-    whole = torch.cat([history[:, 1:], chunk], dim=1)
-    chunk = torch.where(still, torch.as_tensor(_standing_start(steps, dt, lag), **tensor) @ whole, chunk)
-    history = torch.where(still, history[:, 1:].expand(-1, 2, -1), history)
-    distance = history[:, 1, :3].norm(dim=1)
+    present, change = cond[:, 9:19], cond[:, 19:]
+    scale = torch.as_tensor(step_scale(steps), **tensor)
+    way = present[:, None] + chunk * scale
+    still = (uniform(batch) < rest)[:, None]
+    whole = torch.cat([present[:, None], way], dim=1)
+    way = torch.where(still[..., None], torch.as_tensor(_standing_start(steps, dt, lag), **tensor) @ whole, way)
+    change = torch.where(still, 0.0, change)
+    distance = present[:, :3].norm(dim=1)
     size = uniform(batch) * ((distance - 0.1) / 0.2).clamp(0.1, 1.0)
     sigma = torch.tensor([position] * 3 + [rotation] * 6 + [0.0], **tensor)
     step = size[:, None] * sigma * normal(batch, 10)
     times = dt * torch.arange(1, steps + 1, **tensor)
-    chunk = chunk + step[:, None] * torch.exp(-((times / back) ** 2))[None, :, None]
-    history = history + step[:, None]
-    fine = torch.tensor([0.002] * 3 + [0.005] * 6 + [0.001], **tensor)
-    jitter = fine * normal(batch, 2, 10)
-    jitter[:, 0] = torch.where(still[:, 0], jitter[:, 1], jitter[:, 1] + 0.5 * jitter[:, 0])
-    own = cond[:, :9] + torch.tensor([0.002] * 3 + [0.005] * 6, **tensor) * normal(batch, 9)
-    return chunk, torch.cat([own, (history + jitter).reshape(batch, 20)], dim=1)
+    way = way + step[:, None] * torch.exp(-((times / back) ** 2))[None, :, None]
+    present = present + step
+    chunk = (way - present[:, None]) / scale
+    fine = torch.tensor([0.002] * 3 + [0.005] * 6 + [0.0005], **tensor)
+    own = cond[:, :9] + fine[:9] * normal(batch, 9)
+    seen, seen_change = present + fine * normal(batch, 10), change + 0.5 * fine * normal(batch, 10)
+    return chunk, torch.cat([own, seen, torch.where(still, 0.0, seen_change)], dim=1)

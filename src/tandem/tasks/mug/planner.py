@@ -17,12 +17,13 @@ from tandem.core.scene import Scene
 from tandem.core.types import Candidate, Commitment, Counters, ObjectPose, Proposal
 from tandem.diffusion.denoiser import NetworkDenoiser
 from tandem.diffusion.result import SampleResult
-from tandem.diffusion.samplers import Sampler
+from tandem.diffusion.samplers import Sampler, load_sampler
 from tandem.robots.kinematics import tcp_pose
-from tandem.robots.model import ArmModel
-from tandem.safety import BackupFamily, Bounds, pack_scene
-from tandem.tasks.mug.chunks import encode_condition
-from tandem.tasks.mug.config import MugConfig
+from tandem.robots.model import ArmModel, load_arm
+from tandem.safety import BackupFamily, Bounds, load_bounds, pack_scene
+from tandem.tasks.mug.chunks import decode, encode_condition, present_step
+from tandem.tasks.mug.config import MugConfig, load_mug_config
+from tandem.tasks.mug.policy import load_policy
 from tandem.tasks.mug.problem import Heads, MugProblem
 
 Array = NDArray[np.float64]
@@ -58,6 +59,22 @@ class MugPlanner:
     max_candidates: int = 64
     _mug: ObjectPose | None = None
     _plans: int = field(default=0)
+
+    @classmethod
+    def load(cls, sampler: str = "default", seed: int = 0, config: str = "mug", device: str = "cpu") -> MugPlanner:
+        """A planner with the shipped policy and the sampler of ``config/samplers/<sampler>.yaml``.
+
+        Raises:
+            ConfigError: a file is missing or malformed, or the weights do not match their manifest.
+        """
+        task = load_mug_config(config)
+        arm = load_arm(task.robot)
+        family = BackupFamily(k_max=(task.backup_peak,) * arm.n)
+        method = load_sampler(sampler)
+        denoiser = load_policy(task, device)
+        return cls(
+            arm, load_bounds(task.safety), family, task, denoiser, method, seed=seed, certified_only=method.name != "policy"
+        )
 
     def reset(self, seed: int) -> None:
         """Forget the mug and start the random sequence of ``seed``."""
@@ -99,10 +116,11 @@ class MugPlanner:
         self._plans += 1
         stream = np.random.SeedSequence([self.seed, self._plans])
         generator = torch.Generator(device=self.denoiser.device).manual_seed(int(stream.generate_state(1)[0]))
-        raw = torch.as_tensor(encode_condition(mug.pose, tcp, width), dtype=torch.float32, device=self.denoiser.device)
+        condition = encode_condition(mug.pose, tcp, width)
+        raw = torch.as_tensor(condition, dtype=torch.float32, device=self.denoiser.device)
         problem = MugProblem(
             self.arm, self.family, self.bounds, self.config, pack_scene(scene, self.arm, self.bounds, switch_time),
-            mug.pose, commitment.state_at(switch_time), self.denoiser.normalise_cond(raw), np.random.default_rng(stream),
+            mug.pose, present_step(condition), commitment.state_at(switch_time), self.denoiser.normalise_cond(raw), np.random.default_rng(stream),
         )
         result = self.sampler.sample(problem, self.denoiser, generator=generator, deadline=deadline)
         return self._result(problem, result, switch_time, float(width[1]), began)
@@ -140,12 +158,11 @@ class MugPlanner:
     def _candidates(
         self, problem: MugProblem, result: SampleResult, chosen: Heads | None, backup: Array | None
     ) -> list[Candidate]:
-        rotation, origin = problem.mug[:3, :3], problem.mug[:3, 3]
         out = []
         if result.candidates.count:
-            x = result.candidates.x[: self.max_candidates, :, :3].detach().cpu().numpy().astype(np.float64)
+            x = result.candidates.x[: self.max_candidates].detach().cpu().numpy().astype(np.float64)
             feasible, cost = result.candidates.feasible.tolist(), result.candidates.cost.tolist()
-            paths = x @ rotation.T + origin
+            paths = decode(problem.mug, x, problem.present)[0][..., :3, 3]
             out = [Candidate(path, bool(f), float(c)) for path, f, c in zip(paths, feasible, cost, strict=False)]
         if chosen is not None:
             path = chosen.poses[0, :, :3, 3]

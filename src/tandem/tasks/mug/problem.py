@@ -87,16 +87,18 @@ class MugProblem:
         config: MugConfig,
         packed: PackedScene,
         mug: Array,
+        present: Array,
         state: tuple[Array, Array, Array],
         cond: torch.Tensor,
         rng: np.random.Generator,
     ) -> None:
         """Args:
-        packed: obstacles, timed so that 0 is the switch time. mug: (4, 4) pose. state: q, v, a (n,) at the switch time.
+        packed: obstacles, timed so that 0 is the switch time. mug: (4, 4) pose.
+        present: (10,) the step at the switch time. state: q, v, a (n,) there.
         cond: (C,) normalised conditioning; its device and dtype are the samplers'.
         """
         self.arm, self.family, self.bounds, self.config, self.packed = arm, family, bounds, config, packed
-        self.mug, self.state, self.cond, self.rng = mug, state, cond, rng
+        self.mug, self.present, self.state, self.cond, self.rng = mug, present, state, cond, rng
         self.horizon, self.dim, self.k_dim = config.horizon, 10, len(arm.joint_names)
         self.counters = Counters()
 
@@ -113,10 +115,10 @@ class MugProblem:
 
     # --- x: from chunk to head ----------------------------------------------------------------------------------------------
     def evaluate(self, x: torch.Tensor) -> Heads:
-        """Inverse kinematics, heads and tails of chunks (N, H, 10) (in metres, mug's frame)."""
+        """Inverse kinematics, heads and tails of chunks (N, H, 10) in the data's units."""
         c = self.config
         chunk = x.detach().cpu().numpy().astype(np.float64)
-        poses, width = decode(self.mug, chunk)
+        poses, width = decode(self.mug, chunk, self.present)
         q0, v0, a0 = self.state
         ik = solve_chunk(self.arm, q0, poses, dt=c.dt, posture=np.asarray(c.posture))
         solved = np.all(ik.status == IkStatus.OK, axis=1)
@@ -187,6 +189,12 @@ class MugProblem:
         rows = np.array([index])
         best: Array = self.family.nearest(*self._ends(heads, rows), heads.tail[rows], heads.tail_times)[0]
         return best
+
+    def guess_k(self, heads: Heads) -> torch.Tensor:
+        """(N, n) the normalised k of least J for each chunk, certified or not: what samplers centre proposals on."""
+        rows = np.arange(heads.n)
+        best = self.family.nearest(*self._ends(heads, rows), heads.tail, heads.tail_times) / self.config.backup_peak
+        return torch.as_tensor(best, device=self.cond.device, dtype=torch.float64)
 
     def optimise_k(self, heads: Heads, index: int) -> tuple[torch.Tensor, float, bool]:
         """One optimisation of k for chunk ``index`` (JM2D Eq. 1): k (n,) normalised, its cost, whether the pair is certified.

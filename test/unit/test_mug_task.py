@@ -1,0 +1,211 @@
+"""The mug task's parts: conditioning and chunks, corrections, the interaction potential, the planner's rules."""
+
+import dataclasses
+
+import numpy as np
+import pytest
+import torch
+from scipy.spatial.transform import Rotation
+
+from tandem.core.errors import ConfigError
+from tandem.core.scene import TABLE, Obstacle, Scene
+from tandem.core.trajectory import Trajectory
+from tandem.core.types import Commitment, ObjectPose
+from tandem.robots.kinematics import tcp_pose
+from tandem.robots.model import load_arm
+from tandem.safety import BackupFamily, certify_one, load_bounds, pack_scene
+from tandem.sim.world import START_Q, standing_pose
+from tandem.tasks.mug.chunks import COND_DIM, decode, encode_chunk, encode_steps, step_scale
+from tandem.tasks.mug.config import MugConfig, load_mug_config
+from tandem.tasks.mug.dataset import corrections, windows
+from tandem.tasks.mug.planner import MugPlanner
+from tandem.tasks.mug.problem import MugProblem
+
+MUG = standing_pose(0.52, 0.05, 2.9)
+PRESENT = encode_steps(MUG, tcp_pose(load_arm("fr3"), np.array(START_Q)[None])[0], np.array(0.08))
+
+
+def random_poses(rng: np.random.Generator, count: int) -> np.ndarray:
+    poses = np.tile(np.eye(4), (count, 1, 1))
+    poses[:, :3, :3] = Rotation.random(count, random_state=int(rng.integers(2**31))).as_matrix()
+    poses[:, :3, 3] = rng.normal(size=(count, 3))
+    return poses
+
+
+def test_decode_inverts_encode() -> None:
+    rng = np.random.default_rng(0)
+    tcp = random_poses(rng, 12)
+    width = rng.uniform(0.0, 0.08, 12)
+    mug = random_poses(rng, 1)[0]
+    steps = encode_steps(mug, tcp, width)
+    poses, widths = decode(mug, encode_chunk(steps, steps[3])[None], steps[3])
+    np.testing.assert_allclose(poses[0], tcp, atol=1e-12)
+    np.testing.assert_allclose(widths[0], width, atol=1e-12)
+
+
+def test_chunks_do_not_change_when_mug_and_hand_move_together() -> None:
+    rng = np.random.default_rng(1)
+    tcp, move = random_poses(rng, 5), random_poses(rng, 1)[0]
+    width = np.full(5, 0.05)
+    np.testing.assert_allclose(encode_steps(MUG, tcp, width), encode_steps(move @ MUG, move @ tcp, width), atol=1e-12)
+
+
+def test_windows_continue_the_history_and_stay_at_the_end() -> None:
+    tcp = np.tile(np.eye(4), (300, 1, 1))
+    tcp[:, 0, 3] = 0.001 * np.arange(300)
+    x, cond = windows(tcp, np.full(300, 0.08), np.eye(4), rate=100.0, dt=0.1, horizon=16)
+    assert x.shape == (300, 16, 10) and cond.shape == (300, COND_DIM)
+    way = cond[:, None, 9:19] + x * step_scale(16)
+    np.testing.assert_allclose(way[50, :, 0], 0.001 * (50 + 10 * np.arange(1, 17)), atol=1e-6)
+    np.testing.assert_allclose(cond[50, [9, 19]], [0.050, 0.010], atol=1e-6)
+    np.testing.assert_allclose(way[-1, :, 0], 0.299, atol=1e-6)
+    np.testing.assert_allclose(cond[0, [9, 19]], 0.0, atol=1e-6)
+
+
+def correction_batch(count: int, **options: float) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    tcp = np.tile(np.eye(4), (300, 1, 1))
+    tcp[:, 0, 3] = 0.4 + 0.002 * np.arange(300)
+    x, cond = windows(tcp, np.full(300, 0.08), np.eye(4), rate=100.0, dt=0.1, horizon=16)
+    one = torch.from_numpy(x[60:61]).expand(count, -1, -1), torch.from_numpy(cond[60:61]).expand(count, -1)
+    new_x, new_cond = corrections(*one, torch.Generator().manual_seed(0), **options)
+    scale = torch.as_tensor(step_scale(16), dtype=torch.float32)
+    return one[1][:, None, 9:19] + one[0] * scale, new_cond[:, None, 9:19] + new_x * scale, new_cond
+
+
+def test_corrections_begin_at_the_state_and_come_back() -> None:
+    old, new, cond = correction_batch(400, rest=0.0)
+    start = cond[:, 9:12]
+    assert float((start - start.mean(0)).norm(dim=1).max()) > 0.05
+    first_step = (new[:, 0, :3] - start).norm(dim=1)
+    assert float(first_step.max()) < 0.06
+    assert float((new[:, -1, :3] - old[:, -1, :3]).abs().max()) < 0.012
+
+
+def test_corrections_from_standstill_have_no_speed_at_first() -> None:
+    old, new, cond = correction_batch(400, rest=1.0, position=0.0, rotation=0.0)
+    np.testing.assert_allclose(cond[:, 19:29], 0.0, atol=1e-6)
+    moved = new[:, 0, 0] - cond[:, 9]
+    usual = old[:, 0, 0] - 0.52
+    assert float((moved / usual).max()) < 0.3
+    assert float((old[:, -1, 0] - new[:, -1, 0]).mean()) == pytest.approx(0.25 * 0.2, rel=0.05)
+
+
+@pytest.fixture(scope="module")
+def problem() -> MugProblem:
+    arm, bounds, config = load_arm("fr3"), load_bounds("default"), load_mug_config()
+    scene = Scene((TABLE, Obstacle("post", "box", (0.03, 0.03, 0.15), (0.42, -0.2, 0.15))))
+    family = BackupFamily(k_max=(config.backup_peak,) * 7)
+    packed = pack_scene(scene, arm, bounds, 0.0)
+    zero = np.zeros(7)
+    state = (np.array(START_Q), zero, zero)
+    made = MugProblem(arm, family, bounds, config, packed, MUG, PRESENT, state, torch.zeros(COND_DIM), np.random.default_rng(0))
+    made.scene = scene  # type: ignore[attr-defined]
+    return made
+
+
+def straight_chunks(count: int, rng: np.random.Generator, reach: float = 0.25) -> torch.Tensor:
+    """Chunks that leave the start in random directions, in the mug's frame."""
+    arm = load_arm("fr3")
+    start = tcp_pose(arm, np.array(START_Q)[None])[0]
+    poses = np.tile(start, (count, 16, 1, 1))
+    direction = rng.normal(size=(count, 1, 3))
+    direction /= np.linalg.norm(direction, axis=-1, keepdims=True)
+    t = np.linspace(0.0, 1.0, 17)[1:]
+    poses[..., :3, 3] += reach * direction * (t * t * (3.0 - 2.0 * t))[None, :, None]
+    return torch.from_numpy(encode_chunk(encode_steps(MUG, poses, np.full((count, 16), 0.08)), PRESENT))
+
+
+def test_potential_is_what_the_filter_says_of_the_whole_motion(problem: MugProblem) -> None:
+    heads = problem.evaluate(straight_chunks(24, np.random.default_rng(2)))
+    k = problem.sample_k(6, torch.Generator().manual_seed(0))
+    grid = problem.grid(heads, k)
+    own = problem.pairs(heads, k[None].expand(24, -1, -1))
+    torch.testing.assert_close(grid.log_v, own.log_v, rtol=1e-9, atol=1e-9)
+    feasible = torch.isfinite(grid.log_v)
+    assert 0 < int(feasible.sum()) < feasible.numel()
+    rows = np.flatnonzero(heads.valid_rows)
+    for i in rows[:12]:
+        for j in range(len(k)):
+            motion, width = problem.trajectory(heads, int(i), k[j].numpy().astype(float) * problem.config.backup_peak, 0.08)
+            verdict = certify_one(problem.arm, motion, problem.scene, problem.bounds, 0.0)  # type: ignore[attr-defined]
+            assert verdict.certified == bool(feasible[i, j])
+            assert motion.ends_at_rest() and motion.consistency() < 1e-9 and width.shape == motion.times.shape
+    cost = grid.cost[feasible]
+    np.testing.assert_allclose(grid.log_v[feasible], -cost / problem.config.temperature)
+
+
+def test_cost_is_the_distance_between_backup_and_tail(problem: MugProblem) -> None:
+    heads = problem.evaluate(straight_chunks(4, np.random.default_rng(3), reach=0.1))
+    k = problem.sample_k(3, torch.Generator().manual_seed(1))
+    grid = problem.grid(heads, k)
+    i = int(np.flatnonzero(heads.valid_rows)[0])
+    for j in range(3):
+        motion, _ = problem.trajectory(heads, i, k[j].numpy().astype(float) * problem.config.backup_peak, 0.08)
+        backup = motion.sample(heads.times[-1] + heads.tail_times)[0]
+        expected = np.mean((backup - heads.tail[i]) ** 2) + heads.penalty[i]
+        assert float(grid.cost[i, j]) == pytest.approx(expected, rel=1e-9)
+
+
+def test_optimise_k_is_certified_and_no_worse_than_sampling(problem: MugProblem) -> None:
+    heads = problem.evaluate(straight_chunks(12, np.random.default_rng(4), reach=0.12))
+    grid = problem.grid(heads, problem.sample_k(256, torch.Generator().manual_seed(2)))
+    checked = 0
+    for i in np.flatnonzero(heads.valid_rows):
+        k, cost, feasible = problem.optimise_k(heads, int(i))
+        again = problem.grid(heads, k[None])
+        assert feasible == bool(torch.isfinite(again.log_v[i, 0])) or not feasible
+        if feasible:
+            checked += 1
+            assert cost == pytest.approx(float(again.cost[i, 0]))
+            assert cost <= float(torch.where(torch.isfinite(grid.log_v[i]), grid.cost[i], torch.inf).min()) + 1e-12
+    assert checked > 0
+
+
+def test_unreachable_chunks_are_infeasible_never_repaired(problem: MugProblem) -> None:
+    chunks = straight_chunks(3, np.random.default_rng(5), reach=0.1)
+    chunks[0, :, :3] += 3.0
+    chunks[1, 4:] = torch.nan
+    heads = problem.evaluate(chunks)
+    assert heads.valid_rows.tolist() == [False, False, True]
+    grid = problem.grid(heads, problem.sample_k(4, torch.Generator().manual_seed(0)))
+    assert not torch.isfinite(grid.log_v[:2]).any()
+    assert not torch.isnan(grid.log_v).any()
+
+
+def test_config_refuses_heads_longer_than_chunks() -> None:
+    with pytest.raises(ConfigError, match="execute"):
+        MugConfig(horizon=8, execute=8)
+
+
+def rest_commitment() -> Commitment:
+    return Commitment(Trajectory.at_rest(np.array(START_Q), 1.0), 0.0, np.full(2, 0.08))
+
+
+def test_planner_without_a_pose_proposes_nothing() -> None:
+    result = MugPlanner.load("policy").plan(None, rest_commitment(), Scene((TABLE,)), 1.0, 0.5)
+    assert result.proposal is None
+    assert result.reason == "no valid object pose"
+
+
+def test_same_seed_same_plan_and_it_starts_where_the_commitment_is() -> None:
+    seen = ObjectPose(MUG, np.eye(6) * 1e-6, 0.0)
+    plans = []
+    for _ in range(2):
+        planner = MugPlanner.load("steered", seed=5)
+        plans.append(planner.plan(seen, rest_commitment(), Scene((TABLE,)), 1.0, 0.5).proposal)
+    assert plans[0] is not None and plans[1] is not None
+    assert plans[0].trajectory.digest() == plans[1].trajectory.digest()
+    np.testing.assert_allclose(plans[0].trajectory.q[0], START_Q, atol=1e-12)
+    assert plans[0].head_duration == pytest.approx(0.8)
+
+
+def test_pose_is_held_only_where_the_hand_hides_the_mug() -> None:
+    planner = MugPlanner.load("policy")
+    seen, moved = ObjectPose(MUG, np.eye(6), 0.0), dataclasses.replace(ObjectPose(MUG, np.eye(6), 1.0), stamp=1.0)
+    far, near = tcp_pose(planner.arm, np.array(START_Q)[None])[0], MUG.copy()
+    near[2, 3] = 0.1
+    assert planner._held(seen, far, 0.08) is seen
+    assert planner._held(None, near, 0.08) is seen
+    assert planner._held(moved, near, 0.02) is seen
+    assert planner._held(moved, far, 0.08) is moved
+    assert planner._held(None, far, 0.08) is None
