@@ -36,7 +36,7 @@ from tandem.diffusion.samplers import Sampler, load_sampler, make_sampler, sampl
 DRAWS: dict[str, tuple[dict[str, Any], float]] = {
     "best_of_n": ({"rows": 96 * STEPS, "selection": "sample"}, 0.03),
     "gibbs": ({"sweeps": 4, "x_samples": 32, "k_samples": 32, "selection": "final"}, 0.06),
-    # JM2D moves k without noise: it seeks modes, and its law is near the target, not the target
+    # its law is near the target, not the target (see its module's text); the bias shrinks as I grows
     "jm2d": ({"x_samples": 32, "k_samples": 32, "selection": "final"}, 0.12),
     "steered": ({"particles": 64, "selection": "sample"}, 0.03),
 }
