@@ -24,7 +24,8 @@ T = TypeVar("T")
 
 
 def setting(
-    default: Any, doc: str, *, unit: str = "", lo: float | None = None, hi: float | None = None, choices: tuple[Any, ...] | None = None
+    default: Any, doc: str, *, unit: str = "", lo: float | None = None, hi: float | None = None,
+    choices: tuple[Any, ...] | None = None,
 ) -> Any:
     """A dataclass field with its description, unit [SI] and accepted range or choices."""
     meta = {"doc": doc, "unit": unit, "lo": lo, "hi": hi, "choices": choices}

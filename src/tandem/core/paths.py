@@ -1,4 +1,4 @@
-"""Where Tandem's data files (config/, models/, launch/) are: beside the sources in a checkout, under share/tandem when installed."""
+"""Where Tandem's data files (config/, models/, launch/) are: beside the sources in a checkout, else under share/tandem."""
 
 from __future__ import annotations
 
@@ -26,7 +26,8 @@ def share_dir() -> Path:
     for place in places:
         if (place / "config").is_dir():
             return place
-    raise ConfigError(f"data files of Tandem not found; looked for config/ in {', '.join(map(str, places))}; set TANDEM_SHARE")
+    looked = ", ".join(map(str, places))
+    raise ConfigError(f"data files of Tandem not found; looked for config/ in {looked}; set TANDEM_SHARE")
 
 
 def config_file(*parts: str) -> Path:

@@ -2,7 +2,7 @@
 
 Minimises ``sum_i |q(t_i) - w_i|^2 + cutoff^-6 * integral |jerk|^2 / dt`` over accelerations at the waypoint times, with position,
 velocity and acceleration at the start given. The minimiser is linear in (start, waypoints), so a batch of heads is one
-matrix product. Waypoints are followed up to the ``cutoff`` frequency; what is above it (sampling noise of the policy) is smoothed.
+matrix product. Waypoints are followed up to the ``cutoff`` frequency; what is above it (sampling noise of a policy) is smoothed.
 The result is *defined* to be the head: the filter certifies it, not the waypoints.
 """
 
@@ -35,7 +35,9 @@ def _operator(steps: int, dt: float, cutoff: float) -> tuple[Array, Array]:
     return gain, start
 
 
-def head_knots(q0: Array, v0: Array, a0: Array, waypoints: Array, dt: float, cutoff: float = 12.0) -> tuple[Array, Array, Array, Array]:
+def head_knots(
+    q0: Array, v0: Array, a0: Array, waypoints: Array, dt: float, cutoff: float = 12.0
+) -> tuple[Array, Array, Array, Array]:
     """Knots of the smoothing spline through ``waypoints``.
 
     Args:

@@ -101,7 +101,7 @@ class Reason(Enum):
 class Verdict:
     """The filter's word on one trajectory.
 
-    ``clearance`` [m]: signed lower bound over the whole motion (negative: not excluded). ``time`` [s] from the trajectory's start,
+    ``clearance`` [m]: signed lower bound over the motion (negative: not excluded). ``time`` [s] from the trajectory's start,
     ``link`` and ``obstacle``: the worst case. ``digest``: SHA-256 over all inputs (trajectory, scene, bounds, arm).
     """
 
@@ -120,7 +120,7 @@ class Verdict:
 
 @dataclass(frozen=True)
 class Candidate:
-    """One sampled plan, for inspection: end-effector path (H, 3) [m], whether it was feasible, its cost, whether it was chosen."""
+    """One sampled plan, for inspection: end-effector path (H, 3) [m], whether feasible, its cost, whether chosen."""
 
     path: Array
     feasible: bool

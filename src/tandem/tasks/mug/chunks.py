@@ -3,8 +3,8 @@
 A *step* is position (3) [m], 6-D rotation (6) and gripper width (1) [m] of the hand relative to the mug as last seen, so that a
 grasp is the same numbers wherever the mug stands. The network is given the present step and its change over the last 0.1 s (a
 value of its own: otherwise the speed hides in the difference of two nearly equal numbers), and says by how much the hand is to
-move from there: waypoint h is stored as ``(step_h - step_0) / sqrt(h)``, so that chunks begin where the hand is and near waypoints
-are as finely resolved as far ones. :func:`decode` returns the absolute poses that are executed.
+move from there: waypoint h is stored as ``(step_h - step_0) / sqrt(h)``, so that chunks begin where the hand is and near
+waypoints are as finely resolved as far ones. :func:`decode` returns the absolute poses that are executed.
 """
 
 from __future__ import annotations

@@ -120,7 +120,8 @@ class MugPlanner:
         raw = torch.as_tensor(condition, dtype=torch.float32, device=self.denoiser.device)
         problem = MugProblem(
             self.arm, self.family, self.bounds, self.config, pack_scene(scene, self.arm, self.bounds, switch_time),
-            mug.pose, present_step(condition), commitment.state_at(switch_time), self.denoiser.normalise_cond(raw), np.random.default_rng(stream),
+            mug.pose, present_step(condition), commitment.state_at(switch_time), self.denoiser.normalise_cond(raw),
+            np.random.default_rng(stream),
         )
         result = self.sampler.sample(problem, self.denoiser, generator=generator, deadline=deadline)
         return self._result(problem, result, switch_time, float(width[1]), began)
