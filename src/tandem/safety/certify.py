@@ -216,6 +216,34 @@ def _grid(
     return GridVerdict(code, feasible, clearance)
 
 
+def occupancy(
+    arm: ArmModel, trajectory: Trajectory, bounds: Bounds, edges: Array, *, travel: float = 1.0
+) -> tuple[Array, Array, IntArray]:
+    """Balls that contain every point of the arm during each interval, whatever it does within its tracking error.
+
+    Args:
+        edges: (N + 1,) times [s] between which the intervals lie. travel: as in :func:`certify`.
+
+    Returns:
+        centers (N, S, 3) [m], radii (N, S) [m], and the link of each ball (S,).
+
+    Raises:
+        InputError: the trajectory is not of this arm, or its knots are inconsistent, or ``edges`` leave it.
+    """
+    edges = _check_times(edges)
+    if trajectory.joints != arm.n:
+        raise InputError(f"trajectory has {trajectory.joints} joints; {arm.name} has {arm.n}")
+    if not (edges[0] >= 0.0 and edges[-1] <= trajectory.duration + 1e-9 and (np.diff(edges) >= 0.0).all()):
+        raise InputError(f"edges must rise within 0 .. {trajectory.duration} s")
+    packed, t = pack_arm(arm), trajectory
+    centers, radii = np.empty((len(edges) - 1, len(packed.ball), 3)), np.empty((len(edges) - 1, len(packed.ball)))
+    knots = [np.require(x, np.float64, ["C", "W"]) for x in (t.times, t.q, t.v, t.a)]
+    code = kernels.sweep(packed, pack_bounds(bounds, arm.n, travel=travel), *knots, edges, centers, radii)
+    if code in (kernels.BAD, kernels.INCONSISTENT):
+        raise InputError(f"trajectory: {REASONS[code].value}")
+    return centers, radii, packed.ball[:, 4].astype(np.int64)
+
+
 def compile_all(arm: ArmModel | None = None) -> None:
     """Run every compiled function once (default: on the FR3), which fills Numba's cache: at set-up, not in a node."""
     arm = load_arm("fr3") if arm is None else arm
@@ -229,6 +257,7 @@ def compile_all(arm: ArmModel | None = None) -> None:
     for run in (kernels.check_serial, kernels.check_parallel):
         with kernels.PARALLEL_LOCK:
             run(*arrays, numbers, times, q, v, a, 0.0, True, False, code, out)
+    occupancy(arm, family.trajectory(arm.home, zero[0], zero[0], zero[0]), bounds, np.array([0.0, 1.0]))
     for grid in (kernels.grid_serial, kernels.grid_parallel):
         flags, low = np.zeros((1, 1), dtype=np.bool_), np.zeros((1, 1))
         with kernels.PARALLEL_LOCK:

@@ -58,7 +58,7 @@ MAX_SEGMENT = 100.0
 LIMIT_SLACK = 1e-9
 REST_TOLERANCE = 1e-6
 #: how often a segment is halved to show that the position-dependent speed limit holds
-SPEED_SPLITS = 8
+SPEED_SPLITS = 20
 #: held during every parallel call: Numba's thread pool must not be entered from two Python threads at once
 PARALLEL_LOCK = threading.Lock()
 #: trajectories one scratch space serves in turn
@@ -193,28 +193,25 @@ def speed_law_holds(joint: Array, q0: float, v0: float, a0: float, j: float, len
     """Whether ``v <= max(0, sqrt(b (up - q)) - a)`` and its mirror image hold during a whole segment.
 
     On a piece, the greatest velocity is compared with the limit at the greatest position (the limit falls with q): sufficient on
-    the piece, hence sound; pieces that fail are halved up to SPEED_SPLITS times.
+    the piece, hence sound; a piece that fails is halved up to SPEED_SPLITS times.
     """
     a, b, up, low = joint[J_LAW], joint[J_LAW + 1], joint[J_LAW + 2], joint[J_LAW + 3]
     if math.isnan(a):
         return True
-    pieces = 1
-    for _ in range(SPEED_SPLITS):
-        step = length / pieces
-        good = True
-        for i in range(pieces):
-            s0, s1 = i * step, (i + 1) * step
-            vl, vh = speed_range(v0, a0, j, s0, s1)
-            ql, qh = cubic_range(q0, v0, a0, j, s0, s1)
-            most = max(0.0, math.sqrt(max(0.0, b * (up - qh))) - a)
-            least = -max(0.0, math.sqrt(max(0.0, b * (ql - low))) - a)
-            if vh > most + LIMIT_SLACK or vl < least - LIMIT_SLACK:
-                good = False
-                break
-        if good:
-            return True
-        pieces *= 2
-    return False
+    s0, step, least_step = 0.0, length, length * 0.5**SPEED_SPLITS
+    while s0 < length:
+        s1 = min(length, s0 + step)
+        vl, vh = speed_range(v0, a0, j, s0, s1)
+        ql, qh = cubic_range(q0, v0, a0, j, s0, s1)
+        most = max(0.0, math.sqrt(max(0.0, b * (up - qh))) - a)
+        least = -max(0.0, math.sqrt(max(0.0, b * (ql - low))) - a)
+        if vh <= most + LIMIT_SLACK and vl >= least - LIMIT_SLACK:
+            s0, step = s1, 2.0 * step
+        else:
+            step *= 0.5
+            if step < least_step:
+                return False
+    return True
 
 
 @njit(cache=True, error_model="numpy")
@@ -710,3 +707,28 @@ def grid_parallel(
     for h in prange(q.shape[0]):
         ks = k[np.int64(h) if k.shape[0] > 1 else 0]
         code[h] = one_head(arm, scene, bounds, family, times, q[h], v[h], a[h], ks, full, head_out[h], feasible[h], clearance[h])
+
+
+@njit(cache=True, error_model="numpy", nogil=True)
+def sweep(
+    arm: ArmArrays, bounds: BoundArrays, times: Array, q: Array, v: Array, a: Array, edges: Array, centers: Array, radii: Array
+) -> int:
+    """Inflated balls of one trajectory, q, v, a (M, n), for the intervals between ``edges`` (N + 1,).
+
+    Fills ``centers`` (N, S, 3) and ``radii`` (N, S); returns the code of the limits.
+    """
+    work = make_work(arm, SceneArrays(np.empty((0, O_SKIP)), np.empty((0, 4))), bounds, times.shape[0])
+    code, _, _ = limits(arm.joint, times, q, v, a, work.segment, False)
+    if code in (BAD, INCONSISTENT):
+        return code
+    for i in range(edges.shape[0] - 1):
+        work.count[work.count.shape[0] - 1, 0] += 1
+        place(arm.joint, bounds, work, times, edges[i], edges[i + 1])
+        for link in range(arm.link.shape[0]):
+            put(arm, work, link)
+        for s in range(arm.ball.shape[0]):
+            b = work.ball[s]
+            centers[i, s, 0], centers[i, s, 1], centers[i, s, 2] = b[0], b[1], b[2]
+            reach = travel(arm.joint, work.frame, work.chord, b[0], b[1], b[2], int(arm.ball[s, 4]), 0)
+            radii[i, s] = arm.ball[s, 3] + reach + bounds.pad
+    return code

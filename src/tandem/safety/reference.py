@@ -121,7 +121,8 @@ def _level(arm: ArmModel, t: Trajectory, scene: Scene, bounds: Bounds, edges: Ar
             size[link == k] = reach.max() + 1e-12
     else:
         local, size = arm.sphere_center, arm.sphere_radius
-    points = np.einsum("nsij,sj->nsi", frames[:, link, :3, :3], local) + frames[:, link, :3, 3]
+    own_frame = frames[:, link]
+    points = np.einsum("nsij,sj->nsi", own_frame[..., :3, :3], local) + own_frame[..., :3, 3]
     moved = np.zeros((len(centre), len(link), arm.n + 1))
     for k in range(1, arm.n + 1):
         for base in range(k):
