@@ -89,8 +89,9 @@ class LockstepEpisode:
         for tick in range(1, round(c.timeout / TIMESTEP) + 1):
             now = tick * TIMESTEP
             if now >= look_at - 1e-9:
-                self._look(now)
                 look_at += c.camera_period
+                if self.pictures or not self.planner.holding:
+                    self._look(now)
             if now >= plan_at - 1e-9 and self.executor.mode < Mode.STOPPING:
                 accepted = self._plan(now, switch)
                 plan_at, switch = switch, switch + (accepted.head_duration if accepted else c.retry)

@@ -59,6 +59,12 @@ class MugPlanner:
     max_candidates: int = 64
     _mug: ObjectPose | None = None
     _plans: int = field(default=0)
+    _holding: bool = field(default=False)
+
+    @property
+    def holding(self) -> bool:
+        """Whether the last plan was made with a kept mug pose, not with what the camera sees now."""
+        return self._holding
 
     @classmethod
     def load(cls, sampler: str = "default", seed: int = 0, config: str = "mug", device: str = "cpu") -> MugPlanner:
@@ -78,15 +84,16 @@ class MugPlanner:
 
     def reset(self, seed: int) -> None:
         """Forget the mug and start the random sequence of ``seed``."""
-        self.seed, self._plans, self._mug = seed, 0, None
+        self.seed, self._plans, self._mug, self._holding = seed, 0, None, False
 
     def _held(self, seen: ObjectPose | None, tcp: Array, width: float) -> ObjectPose | None:
         """The mug pose to plan with: near the mug, or with the gripper closing, the hand hides it and moves it."""
         if self._mug is not None:
             distance = np.linalg.norm(tcp[:3, 3] - self._mug.pose[:3, 3] - np.array([0.0, 0.0, 0.08]))
             if width < self.config.hold_width or distance < self.config.hold_distance:
+                self._holding = True
                 return self._mug
-        self._mug = seen
+        self._mug, self._holding = seen, False
         return seen
 
     def plan(

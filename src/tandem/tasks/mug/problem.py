@@ -194,7 +194,7 @@ class MugProblem:
         """(N, n) the normalised k of least J for each chunk, certified or not: what samplers centre proposals on."""
         rows = np.arange(heads.n)
         best = self.family.nearest(*self._ends(heads, rows), heads.tail, heads.tail_times) / self.config.backup_peak
-        return torch.as_tensor(best, device=self.cond.device, dtype=torch.float64)
+        return torch.as_tensor(np.nan_to_num(best), device=self.cond.device, dtype=torch.float64)
 
     def optimise_k(self, heads: Heads, index: int) -> tuple[torch.Tensor, float, bool]:
         """One optimisation of k for chunk ``index`` (JM2D Eq. 1): k (n,) normalised, its cost, whether the pair is certified.
