@@ -124,7 +124,7 @@ class BenchGroup(ModuleGroup):
     """``tandem bench``: modules of ``tandem.bench`` with a ``run``."""
 
     modules: typing.ClassVar[dict[str, str]] = {
-        name: f"tandem.bench.{name}" for name in ("mug", "reach", "soundness", "perception", "samplers", "toy")
+        name: f"tandem.bench.{name}" for name in ("mug", "modes", "reach", "soundness", "perception")
     }
     out: typing.ClassVar[str] = "runs/bench-{name}"
 
