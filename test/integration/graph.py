@@ -197,14 +197,16 @@ class Graph:
         self.ear.destroy_node()
 
     # ------------------------------------------------------------------------------------------------------ processes
-    def start(self, name: str, **parameters: object) -> None:
-        """Start the node ``tandem.nodes.<name>`` with parameters."""
+    def start(self, name: str, *, shared_memory: bool = False, **parameters: object) -> None:
+        """Start the node ``tandem.nodes.<name>`` with parameters; ``shared_memory``: images come whole only that way."""
         arguments = [x for k, v in parameters.items() for x in ("-p", f"{k}:={self._text(v)}")]
         path = os.pathsep.join([str(ROOT / "src"), str(ROOT / "test")])
         environment = {
             **os.environ, **ENVIRONMENT, "ROS_DOMAIN_ID": str(self.domain), "PYTHONPATH": path,
             "TANDEM_CERTIFICATE_KEY": self.key.hex(), "ROS_LOG_DIR": str(self.folder), "NUMBA_NUM_THREADS": "1",
         }
+        if shared_memory:
+            environment.pop("FASTDDS_BUILTIN_TRANSPORTS")
         with (self.folder / f"{name}.log").open("ab") as log:
             self.processes[name] = subprocess.Popen(
                 [*DIES_WITH_US, sys.executable, "-m", f"tandem.nodes.{name}", "--ros-args", *arguments],
@@ -226,9 +228,9 @@ class Graph:
         if planner:
             self.wait(self.moving, "the arm moves", START)
 
-    def start_planner(self) -> None:
+    def start_planner(self, **parameters: object) -> None:
         """The scripted planner in the planner node."""
-        self.start("planner", planner="integration.scripted:make", plan_time=0.35, reserve=0.2)
+        self.start("planner", planner="integration.scripted:make", plan_time=0.35, reserve=0.2, **parameters)
 
     def kill(self, name: str) -> None:
         """SIGKILL, as a crash would."""

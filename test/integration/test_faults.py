@@ -19,6 +19,7 @@ from tandem.nodes.base import command_qos
 from tandem.robots.kinematics import tcp_pose
 from tandem.robots.model import load_arm
 
+pytestmark = pytest.mark.ros
 FAR_AWAY = (0.0, -2.0, 0.5)
 ARM = load_arm("fr3")
 
@@ -165,7 +166,8 @@ def _no_rest(p: Proposal) -> Proposal:
 
 def _beyond(p: Proposal) -> Proposal:
     t, times = p.trajectory, p.trajectory.times * 0.1
-    return _bent(p, times=times, q=t.q[0] + (t.q - t.q[0]), v=t.v * 10.0, a=t.a * 100.0)
+    fast = messages.Trajectory(times, t.q, t.v * 10.0, t.a * 100.0)
+    return Proposal(fast, p.width, p.switch_time, 0.1 * p.head_duration, p.name)
 
 
 BAD: list[tuple[str, Callable[[Proposal], Proposal], Callable[[JointTrajectory], None], str]] = [

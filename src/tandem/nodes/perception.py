@@ -40,12 +40,12 @@ class PerceptionSettings(NodeSettings):
     """Parameters of the perception node."""
 
     object_file: str = setting("objects/mug.yaml", "the object with its markers, in config/ or a path")
-    base_from_camera: list[float] = setting(  # noqa: RUF009
+    base_from_camera: list[float] = setting(
         [0.0] * 7, "camera's optical frame in the base frame: x y z [m] qx qy qz qw; zeros: from topic camera/pose",
         lo=-100.0, hi=100.0,
     )
-    max_image_age: float = setting(0.3, "images older than this on arrival are not used", unit="s", lo=0.01, hi=10.0)
-    silent_after: float = setting(0.5, "time without a pose after which diagnostics show an error", unit="s", lo=0.05, hi=60.0)
+    max_image_age: float = setting(0.5, "images older than this on arrival are not used", unit="s", lo=0.01, hi=10.0)
+    silent_after: float = setting(1.0, "time without a pose after which diagnostics show an error", unit="s", lo=0.05, hi=60.0)
     max_identical: int = setting(
         0, "identical images in a row that count as a frozen camera; 0: off (a simulated camera has no noise)", lo=0, hi=1000
     )
@@ -157,7 +157,7 @@ class PerceptionNode(TandemNode):
             self._poses.reject(now, estimate.reason.name, estimate.reason.value)
             return
         update = self._tracker.update(estimate.pose)
-        tracked = self._tracker.latest(self.now())
+        tracked = self._tracker.latest(stamp)  # its stamp tells those who use it how old it is
         if tracked is None or tracked.stamp < stamp:
             self._poses.reject(now, update.name, update.value)
             return

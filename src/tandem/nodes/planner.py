@@ -43,7 +43,7 @@ class PlannerSettings(NodeSettings):
     reserve: float = setting(0.12, "part of plan_time that is left for transport and certification", unit="s", lo=0.0, hi=5.0)
     retry_period: float = setting(0.1, "pause after an attempt without plan, or a refused one", unit="s", lo=0.0, hi=10.0)
     answer_time: float = setting(0.15, "wait after a switch time for word of the proposal's fate", unit="s", lo=0.0, hi=5.0)
-    pose_max_age: float = setting(0.5, "oldest object pose to plan with", unit="s", lo=0.01, hi=60.0)
+    pose_max_age: float = setting(1.0, "oldest object pose to plan with", unit="s", lo=0.01, hi=60.0)
     commitment_max_age: float = setting(0.5, "oldest word of the executor to plan with", unit="s", lo=0.05, hi=10.0)
     obstacle_max_age: float = setting(0.5, "oldest obstacle data to plan with", unit="s", lo=0.01, hi=60.0)
     obstacles_required: bool = setting(True, "plan only while the obstacle topic speaks")
