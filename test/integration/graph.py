@@ -197,7 +197,7 @@ class Graph:
         self.ear.destroy_node()
 
     # ------------------------------------------------------------------------------------------------------ processes
-    def start(self, name: str, *, shared_memory: bool = False, **parameters: object) -> None:
+    def start(self, name: str, *, shared_memory: bool = False, **parameters: Any) -> None:
         """Start the node ``tandem.nodes.<name>`` with parameters; ``shared_memory``: images come whole only that way."""
         arguments = [x for k, v in parameters.items() for x in ("-p", f"{k}:={self._text(v)}")]
         path = os.pathsep.join([str(ROOT / "src"), str(ROOT / "test")])
@@ -217,7 +217,7 @@ class Graph:
     def _text(value: object) -> str:
         return str(value).lower() if isinstance(value, bool) else f"'{value}'" if isinstance(value, str) else str(value)
 
-    def start_core(self, planner: bool = True, **bridge: object) -> None:
+    def start_core(self, planner: bool = True, **bridge: Any) -> None:
         """Bridge (loopback), filter and scripted planner; returns when the arm moves (or, without planner, can be moved)."""
         self.start("franka_bridge", **bridge)
         self.start("safety_filter")
@@ -228,7 +228,7 @@ class Graph:
         if planner:
             self.wait(self.moving, "the arm moves", START)
 
-    def start_planner(self, **parameters: object) -> None:
+    def start_planner(self, **parameters: Any) -> None:
         """The scripted planner in the planner node."""
         self.start("planner", planner="integration.scripted:make", plan_time=0.35, reserve=0.2, **parameters)
 
