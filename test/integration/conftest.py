@@ -17,6 +17,7 @@ from tandem.core.trajectory import Trajectory
 from tandem.core.types import Commitment, Proposal
 from tandem.robots.model import load_arm
 from tandem.safety.bounds import load_bounds
+from tandem.safety.certify import occupancy
 from tandem.safety.filter import SafetyFilter
 
 
@@ -26,6 +27,7 @@ def compiled() -> None:
     arm = load_arm("fr3")
     rest = Commitment(Trajectory.at_rest(arm.home, 1.0), 0.0, np.zeros(2))
     proposal = Proposal(rest.trajectory, rest.width, 0.1, 0.0)
+    occupancy(arm, rest.trajectory, load_bounds(), np.array([0.0, 1.0]))
     assert SafetyFilter(arm, load_bounds()).check(proposal, rest, Scene((TABLE,)), 0.0).certified
 
 

@@ -282,7 +282,7 @@ class Graph:
                 return float("inf")
             end = self.ear.commanded[-1][0]
             recent = [(t, q) for t, q in self.ear.commanded[-60:] if t > end - window]
-        if len(recent) < 3:
+        if len(recent) < 3 or recent[-1][0] <= recent[0][0]:
             return float("inf")
         return float(np.abs(recent[-1][1] - recent[0][1]).max() / (recent[-1][0] - recent[0][0]))
 

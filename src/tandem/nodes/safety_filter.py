@@ -25,8 +25,10 @@ from tandem.nodes.diagnostics import Meter
 from tandem.nodes.key import read_key
 from tandem.robots.model import load_arm
 from tandem.safety.bounds import load_bounds
+from tandem.safety.certify import occupancy
 from tandem.safety.filter import SafetyFilter
 
+OCCUPANCY_INTERVALS = 6
 LATCHED = ("STOPPING", "STOPPED", "FAULT")
 """Modes in which the executor takes nothing."""
 
@@ -45,6 +47,7 @@ class SafetyFilterSettings(NodeSettings):
     commitment_max_age: float = setting(0.3, "oldest word of the executor to certify with", unit="s", lo=0.05, hi=10.0)
     guard_rate: float = setting(25.0, "checks of what is being executed", unit="Hz", lo=20.0, hi=200.0)
     stop_lead: float = setting(0.06, "time from a guard's alarm to the start of the stop it sends", unit="s", lo=0.01, hi=1.0)
+    occupancy_rate: float = setting(2.0, "certified occupancy as markers, while somebody looks", unit="Hz", lo=0.1, hi=10.0)
     info_wait: float = setting(0.1, "how long a proposal may wait for its planner/proposal_info", unit="s", lo=0.0, hi=1.0)
 
 
@@ -64,7 +67,8 @@ class SafetyFilterNode(TandemNode):
 
     In: ``planner/proposal``, ``planner/proposal_info``, ``franka/commitment``, ``franka/status``, ``obstacles``.
     Out: ``safety_filter/certified``, ``safety_filter/verdict`` (its word on each proposal), ``safety_filter/guard`` (its word on
-    what is being executed, at ``guard_rate``: also its sign of life), ``safety_filter/stop`` (a stop without certified plan).
+    what is being executed, at ``guard_rate``: also its sign of life), ``safety_filter/stop`` (a stop without certified plan),
+    ``safety_filter/occupancy`` (markers: where the arm may be while it plays what was certified last).
     """
 
     settings_type = SafetyFilterSettings
@@ -86,6 +90,7 @@ class SafetyFilterNode(TandemNode):
         self._commitment: Commitment | None = None
         self._commitment_heard = float("-inf")
         self._mode = ""
+        self._last: Proposal | None = None
         self._pairing: messages.Pairing[_Waiting, messages.ProposalInfo] = messages.Pairing()
         self._checks, self._watches = Meter(), Meter()
         self._guard_text, self._alarmed_for = "nothing committed yet", ""
@@ -98,13 +103,16 @@ class SafetyFilterNode(TandemNode):
         self.listen(MarkerArray, "obstacles", self._on_obstacles, RELIABLE_QOS)
         self.listen(DiagnosticStatus, "planner/proposal_info", self._on_info, command_qos())
         self.listen(JointTrajectory, "planner/proposal", self._on_proposal, command_qos())
+        self._occupancy = self.speak(MarkerArray, "safety_filter/occupancy", RELIABLE_QOS)
         self.timer(1.0 / s.guard_rate, self._watch)
+        self.timer(1.0 / s.occupancy_rate, self._show_occupancy)
 
     def _warm_up(self) -> None:
         """Have everything compiled before the first proposal comes: a verdict must not wait for a compiler."""
         rest = Commitment(messages.Trajectory.at_rest(self._arm.home, 1.0), 0.0, np.zeros(2))
         scene = Scene((TABLE,))
         self._filter.guard(rest, scene, 0.0)
+        self._balls(rest.trajectory)
         self._filter.check(Proposal(rest.trajectory, rest.width, 0.1, 0.0, "warm-up"), rest, scene, 0.0)
 
     # --------------------------------------------------------------------------------------------------------- inputs
@@ -172,6 +180,7 @@ class SafetyFilterNode(TandemNode):
         if verdict.certified:
             signature = certificate.sign(self._key, verdict.digest, digest, to_ns(proposal.switch_time))
             self._checks.tick(now, ms)
+            self._last = proposal
         else:
             where = " ".join(x for x in (verdict.link, verdict.obstacle) if x)
             self._checks.reject(now, verdict.reason.name, f"{proposal.name} {where} at {verdict.time:.3f} s".strip())
@@ -179,6 +188,21 @@ class SafetyFilterNode(TandemNode):
         self._verdict.publish(messages.verdict_to_status(verdict, digest, signature, proposal.head_duration, extra))
         if verdict.certified:
             self._certified.publish(messages.proposal_to_msg(proposal, self.names))
+
+    def _show_occupancy(self) -> None:
+        """The balls of what was certified last, once."""
+        if self._last is None or not self._occupancy.get_subscription_count():
+            return
+        proposal, self._last = self._last, None
+        centres, radii = self._balls(proposal.trajectory)
+        self._occupancy.publish(markers.spheres_to_msg(centres, radii, self.names.base, self.now()))
+
+    def _balls(self, trajectory: messages.Trajectory) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        """Centres (S, 3) and radii (S,) [m] of the occupancy in a few intervals; links without balls are left out."""
+        edges = np.linspace(0.0, trajectory.duration, OCCUPANCY_INTERVALS + 1)
+        centres, radii, _ = occupancy(self._arm, trajectory, self._bounds, edges)
+        there = radii.ravel() > 0.0
+        return centres.reshape(-1, 3)[there], radii.ravel()[there]
 
     # --------------------------------------------------------------------------------------------------------- guarding
     def _watch(self) -> None:
