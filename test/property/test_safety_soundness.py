@@ -19,11 +19,10 @@ from safety_cases import arm, boxes, motion, shapes
 
 from tandem.core.scene import Obstacle, Scene
 from tandem.core.trajectory import Trajectory
-from tandem.robots.kinematics import fk, sphere_centers
-from tandem.robots.model import ArmModel
+from tandem.robots.kinematics import fk
 from tandem.safety import Bounds, Polytope, certify, certify_one, load_bounds, occupancy, pack_scene
 from tandem.safety.reference import certify_reference, obstacle_distance
-from tandem.safety.soundness import escapes
+from tandem.safety.soundness import MeshWorld, escapes, moving_ball
 
 Array = NDArray[np.float64]
 
@@ -88,34 +87,16 @@ def test_mutation_enclosure_of_the_mesh() -> None:
 
 
 # ------------------------------------------------------------------------------------------------------- moving obstacles
-def _approach(bounds: Bounds, declared_speed: float) -> float:
-    """Least true clearance of certified cases: a ball flies at the hand at 0.5 m/s, seen ``latency`` + 0.05 s late."""
-    model, speed, latency, age = arm(), 0.5, 0.1, 0.05
-    t = Trajectory.at_rest(model.home, 0.3)
-    balls = sphere_centers(model, model.home)
-    last = int(np.argmax(balls[:, 0]))
-    towards = np.array([1.0, 0.0, 0.0])
-    least = np.inf
-    for distance in np.linspace(0.1, 0.6, 101):
-        seen = balls[last] + distance * towards
-        ball = Obstacle("ball", "sphere", (0.05,), tuple(seen), speed=declared_speed, stamp=-age)
-        packed = pack_scene(Scene((ball,)), model, bounds, 0.0)
-        if certify(model, t.times, t.q[None], t.v[None], t.a[None], packed, bounds).certified[0]:
-            end = seen - speed * (latency + age + t.duration) * towards
-            least = min(least, (np.linalg.norm(balls - end, axis=1) - model.sphere_radius).min() - 0.05)
-    return least
-
-
 def test_moving_obstacles_are_met_where_they_can_be() -> None:
-    assert _approach(Bounds(latency=0.1), 0.5) >= 0.0
+    assert moving_ball(arm(), Bounds(latency=0.1), 0.5) >= 0.0
 
 
 def test_mutation_latency() -> None:
-    assert _approach(Bounds(latency=0.0), 0.5) < 0.0
+    assert moving_ball(arm(), Bounds(latency=0.0), 0.5) < 0.0
 
 
 def test_mutation_speed() -> None:
-    assert _approach(Bounds(latency=0.1), 0.0) < 0.0
+    assert moving_ball(arm(), Bounds(latency=0.1), 0.0) < 0.0
 
 
 # ---------------------------------------------------------------------------------------------------------------- rounding
@@ -185,41 +166,15 @@ def test_kernel_and_numpy_agree(seed: int) -> None:
 
 
 # ------------------------------------------------------------------------------------------- against the meshes themselves
-def _mesh_clearance(model: ArmModel, scene: Scene, q: Array) -> float:
-    """Exact least distance [m] of the hulls to obstacles and of link pairs to each other, at pinocchio's poses."""
-    import coal
-    from tandem.safety.soundness import coal_hull
-
-    frames = pinocchio_frames(q)
-    hulls = [(s, coal_hull(s.vertices), coal.Transform3s(frames[s.link, :3, :3], frames[s.link, :3, 3])) for s in shapes()]
-    least = np.inf
-    for o in scene.obstacles:
-        allowed = model.checked_links(o.name)
-        if o.kind == "halfspace":
-            for s, _, _ in hulls:
-                if s.link > 0:
-                    least = min(least, (s.vertices @ frames[s.link, :3, :3].T + frames[s.link, :3, 3])[:, 2].min())
-            continue
-        box, where = coal.Box(*(2.0 * np.asarray(o.size))), coal.Transform3s(o.rotation(), np.asarray(o.position))
-        for s, hull, pose in hulls:
-            if allowed[s.link]:
-                least = min(least, coal.distance(hull, pose, box, where, coal.DistanceRequest(), coal.DistanceResult()))
-    pairs = {tuple(sorted(p)) for p in model.self_pairs.tolist()}
-    for (s, a, at), (u, b, bt) in itertools.combinations(hulls, 2):
-        if tuple(sorted((s.link, u.link))) in pairs:
-            least = min(least, coal.distance(a, at, b, bt, coal.DistanceRequest(), coal.DistanceResult()))
-    return float(least)
-
-
 def test_clearance_never_exceeds_the_mesh_distance() -> None:
     pytest.importorskip("coal")
-    rng, bounds = np.random.default_rng(7), load_bounds()
+    rng, bounds, meshes = np.random.default_rng(7), load_bounds(), MeshWorld(arm(), shapes())
     gaps, certified = [], 0
     for _ in range(12):
         t, scene = motion(rng), boxes(rng, 5)
         verdict = certify_one(arm(), t, scene, bounds, 0.0)
         at = [min(max(verdict.time, 0.0), t.duration), *rng.uniform(0.0, t.duration, 4)]
-        true = min(_mesh_clearance(arm(), scene, t.sample(s)[0] + rng.choice([-1, 1], 7) * 0.004) for s in at)
+        true = min(meshes.clearance(scene, pinocchio_frames(t.sample(s)[0] + rng.choice([-1, 1], 7) * 0.004)) for s in at)
         assert true >= verdict.clearance
         certified += verdict.certified
         assert not verdict.certified or true > 0.0
