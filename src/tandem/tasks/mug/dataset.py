@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from tandem.tasks.mug.chunks import encode_chunk, encode_condition, encode_steps, present_step, step_scale
+from tandem.tasks.mug.chunks import NEAR, encode_chunk, encode_condition, encode_steps, present_step, step_scale
 
 Array = NDArray[np.float64]
 
@@ -46,6 +46,14 @@ def _standing_start(steps: int, dt: float, lag: float) -> Array:
     return weights
 
 
+def _compress(step: torch.Tensor) -> torch.Tensor:
+    return torch.cat([NEAR * torch.asinh(step[..., :2] / NEAR), step[..., 2:]], dim=-1)
+
+
+def _expand(step: torch.Tensor) -> torch.Tensor:
+    return torch.cat([NEAR * torch.sinh(step[..., :2] / NEAR), step[..., 2:]], dim=-1)
+
+
 def corrections(
     chunk: torch.Tensor, cond: torch.Tensor, generator: torch.Generator, *, dt: float = 0.1, position: float = 0.04,
     rotation: float = 0.06, back: float = 0.5, rest: float = 0.25, lag: float = 0.25,
@@ -72,20 +80,21 @@ def corrections(
 
     present, change = cond[:, 9:19], cond[:, 19:]
     scale = torch.as_tensor(step_scale(steps), **tensor)
-    way = present[:, None] + chunk * scale
+    way = _expand(present[:, None] + chunk * scale)
+    before, present = _expand(present - change), _expand(present)
     still = (uniform(batch) < rest)[:, None]
     whole = torch.cat([present[:, None], way], dim=1)
     way = torch.where(still[..., None], torch.as_tensor(_standing_start(steps, dt, lag), **tensor) @ whole, way)
-    change = torch.where(still, 0.0, change)
+    before = torch.where(still, present, before)
     distance = present[:, :3].norm(dim=1)
     size = uniform(batch) * ((distance - 0.1) / 0.2).clamp(0.1, 1.0)
     sigma = torch.tensor([position] * 3 + [rotation] * 6 + [0.0], **tensor)
     step = size[:, None] * sigma * normal(batch, 10)
     times = dt * torch.arange(1, steps + 1, **tensor)
     way = way + step[:, None] * torch.exp(-((times / back) ** 2))[None, :, None]
-    present = present + step
-    chunk = (way - present[:, None]) / scale
+    present, before = _compress(present + step), _compress(before + step)
+    chunk = (_compress(way) - present[:, None]) / scale
     fine = torch.tensor([0.002] * 3 + [0.005] * 6 + [0.0005], **tensor)
     own = cond[:, :9] + fine[:9] * normal(batch, 9)
-    seen, seen_change = present + fine * normal(batch, 10), change + 0.5 * fine * normal(batch, 10)
+    seen, seen_change = present + fine * normal(batch, 10), present - before + 0.5 * fine * normal(batch, 10)
     return chunk, torch.cat([own, seen, torch.where(still, 0.0, seen_change)], dim=1)
