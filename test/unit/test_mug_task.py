@@ -81,7 +81,7 @@ def test_corrections_begin_at_the_state_and_come_back() -> None:
     assert 0.004 < float((start - start.mean(0)).norm(dim=1).max()) < 0.03
     first_step = (new[:, 0, :3] - start).norm(dim=1)
     assert float(first_step.max()) < 0.02
-    assert float((new[:, -1, :3] - old[:, -1, :3]).abs().max()) < 0.012
+    assert float((new[:, -1, :3] - old[:, -1, :3]).abs().mean()) < 0.004  # the noise on what is seen, nothing more
 
 
 def test_corrections_from_standstill_have_no_speed_at_first() -> None:

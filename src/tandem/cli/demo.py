@@ -185,7 +185,7 @@ def run(options: DemoOptions, console: Console) -> int:
         raise ConfigError(f"{options.out / 'topics'}: exists already; choose another folder with --out")
     arguments = [
         f"backend:={options.backend}", f"sampler:={options.sampler}", f"scene:={scene_path}", f"seed:={options.seed}",
-        "rviz:=false", "record:=false",
+        "rviz:=false", "record:=false", "realtime:=true",
     ]
     what = f"scene {scene.name}, sampler {options.sampler}, seed {options.seed}"
     console.print(f"{what}; results go to {options.out}", highlight=False)

@@ -115,7 +115,8 @@ class Work(NamedTuple):
     ``mark`` (L,) holds the current interval's number. ``segment`` (M, n, 4): q, v, a, jerk. ``env`` (levels + 1, ., 2): pairs not
     yet clear (ball * O + obstacle, bound); ``own`` (levels + 1, ., 3): (ball, ball, bound). ``count`` (levels + 2, 2): their numbers;
     the last row counts intervals. ``stack`` (., 3). ``best`` (9,): (bound, time, link, obstacle), (bound, time, link, link), and an
-    upper bound of the clearance.
+    upper bound of the clearance. ``todo_env`` (., L * O) link * O + obstacle and ``todo_own`` (., P): pairs of links to begin with, row 0
+    all of them, row i + 1 those of the i-th interval of a head's backups; ``todo`` (., 2) their numbers.
     """
 
     frame: Array
@@ -128,21 +129,36 @@ class Work(NamedTuple):
     count: IntArray
     stack: Array
     best: Array
+    todo_env: IntArray
+    todo_own: IntArray
+    todo: IntArray
 
 
 @njit(cache=True, error_model="numpy")
-def make_work(arm: ArmArrays, scene: SceneArrays, bounds: BoundArrays, knots: int) -> Work:
-    """Scratch large enough for every pair at every level."""
+def make_work(arm: ArmArrays, scene: SceneArrays, bounds: BoundArrays, knots: int, tops: int) -> Work:
+    """Scratch large enough for every pair at every level; ``tops``: intervals of a head's backups, 0 without."""
     n, balls = arm.joint.shape[0], arm.ball.shape[0]
     own = 0
     for p in range(arm.pairs.shape[0]):
         a, b = arm.link[arm.pairs[p, 0]], arm.link[arm.pairs[p, 1]]
         own += int((a[5] - a[4]) * (b[5] - b[4]))
-    env = balls * scene.obstacle.shape[0]
+    obstacles = scene.obstacle.shape[0]
+    env = balls * obstacles
     rows = bounds.levels + 1
+    todo_env, todo_own = np.empty((tops + 1, (n + 1) * obstacles), np.int64), np.empty((tops + 1, arm.pairs.shape[0]), np.int64)
+    todo = np.zeros((tops + 1, 2), np.int64)
+    for link in range(n + 1):
+        for o in range(obstacles):
+            if arm.link[link, 3] >= 0.0 and scene.obstacle[o, O_SKIP + link] == 0.0:
+                todo_env[0, todo[0, 0]] = link * obstacles + o
+                todo[0, 0] += 1
+    for p in range(arm.pairs.shape[0]):
+        todo_own[0, p] = p
+    todo[0, 1] = arm.pairs.shape[0]
     return Work(
         np.zeros((n + 1, 12)), np.empty(n), np.empty((balls, 4)), np.zeros(n + 1, np.int64), np.empty((knots, n, 4)),
         np.empty((rows, env, 2)), np.empty((rows, own, 3)), np.zeros((rows + 1, 2), np.int64), np.empty((2 * rows + 2, 3)), np.empty(9),
+        todo_env, todo_own, todo,
     )
 
 
@@ -265,6 +281,36 @@ def limits(joint: Array, times: Array, q: Array, v: Array, a: Array, segment: Ar
 
 
 @njit(cache=True, error_model="numpy")
+def tops(end: float, bounds: BoundArrays) -> int:
+    """Number of equal intervals a trajectory of ``end`` [s] is cut into first."""
+    return max(1, math.ceil(end / bounds.interval - 1e-9))
+
+
+@njit(cache=True, error_model="numpy")
+def put_frame(row: Array, before: Array, after: Array, c: float) -> None:
+    """Frame (12,) of a link from its parent's, for a joint at ``c``."""
+    if row[J_SLIDES] != 0.0:
+        co, si, slide = 1.0, 0.0, c
+    else:
+        co, si, slide = math.cos(c), math.sin(c), 0.0
+    for x in range(3):
+        e0, e1, e2 = before[3 * x], before[3 * x + 1], before[3 * x + 2]
+        f0 = e0 * row[0] + e1 * row[3] + e2 * row[6]
+        f1 = e0 * row[1] + e1 * row[4] + e2 * row[7]
+        f2 = e0 * row[2] + e1 * row[5] + e2 * row[8]
+        after[3 * x] = f0 * co + f1 * si
+        after[3 * x + 1] = f1 * co - f0 * si
+        after[3 * x + 2] = f2
+        after[9 + x] = before[9 + x] + e0 * row[J_SHIFT] + e1 * row[J_SHIFT + 1] + e2 * row[J_SHIFT + 2] + slide * f2
+
+
+@njit(cache=True, error_model="numpy")
+def chord_of(row: Array, r: float) -> float:
+    """Factor of the displacement bound for a joint within r."""
+    return r if row[J_SLIDES] != 0.0 else 2.0 * math.sin(0.5 * min(r, math.pi))
+
+
+@njit(cache=True, error_model="numpy")
 def place(joint: Array, bounds: BoundArrays, w: Work, times: Array, t0: float, t1: float) -> None:
     """Chords and link frames for the interval [t0, t1]."""
     n = joint.shape[0]
@@ -289,22 +335,8 @@ def place(joint: Array, bounds: BoundArrays, w: Work, times: Array, t0: float, t
             lo, hi = cubic_range(s[0], s[1], s[2], s[3], max(0.0, t0 - times[i]), min(times[i + 1], t1) - times[i])
             r = max(r, max(hi - c, c - lo))
         r = r * bounds.travel + bounds.tracking[d] + bounds.joint_pad
-        row, A, C = joint[d], w.frame[d], w.frame[d + 1]
-        if row[J_SLIDES] != 0.0:
-            co, si, slide = 1.0, 0.0, c
-            w.chord[d] = r
-        else:
-            co, si, slide = math.cos(c), math.sin(c), 0.0
-            w.chord[d] = 2.0 * math.sin(0.5 * min(r, math.pi))
-        for x in range(3):
-            e0, e1, e2 = A[3 * x], A[3 * x + 1], A[3 * x + 2]
-            f0 = e0 * row[0] + e1 * row[3] + e2 * row[6]
-            f1 = e0 * row[1] + e1 * row[4] + e2 * row[7]
-            f2 = e0 * row[2] + e1 * row[5] + e2 * row[8]
-            C[3 * x] = f0 * co + f1 * si
-            C[3 * x + 1] = f1 * co - f0 * si
-            C[3 * x + 2] = f2
-            C[9 + x] = A[9 + x] + e0 * row[J_SHIFT] + e1 * row[J_SHIFT + 1] + e2 * row[J_SHIFT + 2] + slide * f2
+        w.chord[d] = chord_of(joint[d], r)
+        put_frame(joint[d], w.frame[d], w.frame[d + 1], c)
 
 
 @njit(cache=True, error_model="numpy")
@@ -449,33 +481,35 @@ def test_own(
 
 
 @njit(cache=True, error_model="numpy")
-def seed_env(arm: ArmArrays, scene: SceneArrays, bounds: BoundArrays, w: Work, t0: float, t1: float, full: bool) -> bool:
-    """All links against all obstacles, link by link first; fills level 0. True: a touch ends the search."""
-    for link in range(arm.link.shape[0]):
-        whole = arm.link[link]
-        if whole[3] < 0.0:
+def seed_env(
+    arm: ArmArrays, scene: SceneArrays, bounds: BoundArrays, w: Work, t0: float, t1: float, full: bool, row: int
+) -> bool:
+    """The links against the obstacles in ``w.todo_env[row]``, link balls first; fills level 0. True: a touch ends the search."""
+    obstacles, link = scene.obstacle.shape[0], -1
+    x = y = z = reach = 0.0
+    for k in range(w.todo[row, 0]):
+        pair = w.todo_env[row, k]
+        o = pair % obstacles
+        if pair // obstacles != link:
+            link = pair // obstacles
+            x, y, z = world(w.frame[link], arm.link[link])
+            reach = travel(arm.joint, w.frame, w.chord, x, y, z, link, 0) + arm.link[link, 3] + bounds.pad
+        body = scene.obstacle[o]
+        more = reach + body[O_GROW] + body[O_SPEED] * t1
+        dx, dy, dz = x - body[O_AT], y - body[O_AT + 1], z - body[O_AT + 2]
+        far = body[O_ROUND] + more + bounds.clearance
+        if not full and dx * dx + dy * dy + dz * dz > far * far:
+            continue  # clear by the ball around the obstacle
+        low = distance(body, scene.face, x, y, z) - more
+        bar = max(bounds.clearance, w.best[8]) if full else bounds.clearance
+        if low >= bar:
+            if full:
+                note(w.best, 0, low, 0.5 * (t0 + t1), link, o)
             continue
-        x, y, z = world(w.frame[link], whole)
-        reach = travel(arm.joint, w.frame, w.chord, x, y, z, link, 0) + whole[3] + bounds.pad
-        for o in range(scene.obstacle.shape[0]):
-            row = scene.obstacle[o]
-            more = reach + row[O_GROW] + row[O_SPEED] * t1
-            dx, dy, dz = x - row[O_AT], y - row[O_AT + 1], z - row[O_AT + 2]
-            far = row[O_ROUND] + more + bounds.clearance
-            if not full and dx * dx + dy * dy + dz * dz > far * far:
-                continue  # clear by the ball around the obstacle
-            if row[O_SKIP + link] != 0.0:
-                continue
-            low = distance(row, scene.face, x, y, z) - more
-            bar = max(bounds.clearance, w.best[8]) if full else bounds.clearance
-            if low >= bar:
-                if full:
-                    note(w.best, 0, low, 0.5 * (t0 + t1), link, o)
-                continue
-            put(arm, w, link)
-            for s in range(int(whole[4]), int(whole[5])):
-                if test_env(arm, scene, bounds, w, s, o, low, t0, t1, full, 0):
-                    return True
+        put(arm, w, link)
+        for s in range(int(arm.link[link, 4]), int(arm.link[link, 5])):
+            if test_env(arm, scene, bounds, w, s, o, low, t0, t1, full, 0):
+                return True
     return False
 
 
@@ -499,9 +533,10 @@ def seed_pair(arm: ArmArrays, bounds: BoundArrays, w: Work, a: int, b: int, low:
 
 
 @njit(cache=True, error_model="numpy")
-def seed_own(arm: ArmArrays, bounds: BoundArrays, w: Work, t: float, full: bool) -> bool:
-    """All pairs of links that must not touch, link balls first; fills level 0. True: a touch ends the search."""
-    for p in range(arm.pairs.shape[0]):
+def seed_own(arm: ArmArrays, bounds: BoundArrays, w: Work, t: float, full: bool, row: int) -> bool:
+    """The pairs of links in ``w.todo_own[row]``, link balls first; fills level 0. True: a touch ends the search."""
+    for k in range(w.todo[row, 1]):
+        p = w.todo_own[row, k]
         a, b = arm.pairs[p, 0], arm.pairs[p, 1]
         one, two = arm.link[a], arm.link[b]
         ax, ay, az = world(w.frame[a], one)
@@ -547,15 +582,18 @@ def refine(
 
 @njit(cache=True, error_model="numpy")
 def occupancy(
-    arm: ArmArrays, scene: SceneArrays, bounds: BoundArrays, w: Work, times: Array, offset: float, full: bool
+    arm: ArmArrays, scene: SceneArrays, bounds: BoundArrays, w: Work, times: Array, offset: float, full: bool, culled: bool
 ) -> bool:
     """Adaptive check of the trajectory in ``w.segment`` that begins ``offset`` [s] after the scene's time; fills ``w.best``.
 
-    True: not clear.
+    ``culled``: each interval has its own row of pairs to begin with. True: not clear.
     """
     end = times[times.shape[0] - 1]
-    top = max(1, math.ceil(end / bounds.interval - 1e-9))
+    top = tops(end, bounds)
     for i in range(top):
+        row = i + 1 if culled else 0
+        if w.todo[row, 0] + w.todo[row, 1] == 0:
+            continue
         w.stack[0, 0], w.stack[0, 1], w.stack[0, 2] = end * i / top, end * (i + 1) / top, 0.0
         stack = 1
         while stack > 0:
@@ -565,8 +603,8 @@ def occupancy(
             w.count[level, 0] = w.count[level, 1] = 0
             place(arm.joint, bounds, w, times, t0, t1)
             if level == 0:
-                hit = seed_env(arm, scene, bounds, w, t0 + offset, t1 + offset, full)
-                hit = hit or seed_own(arm, bounds, w, 0.5 * (t0 + t1) + offset, full)
+                hit = seed_env(arm, scene, bounds, w, t0 + offset, t1 + offset, full, row)
+                hit = hit or seed_own(arm, bounds, w, 0.5 * (t0 + t1) + offset, full, row)
             else:
                 hit = refine(arm, scene, bounds, w, t0 + offset, t1 + offset, full, level)
             if hit:
@@ -602,12 +640,12 @@ def verdict(best: Array, clearance: float, hit: bool, full: bool, out: Array) ->
 @njit(cache=True, error_model="numpy")
 def check(
     arm: ArmArrays, scene: SceneArrays, bounds: BoundArrays, w: Work, times: Array, q: Array, v: Array, a: Array,
-    offset: float, last: bool, full: bool, out: Array,
+    offset: float, last: bool, full: bool, culled: bool, out: Array,
 ) -> int:
     """Limits and occupancy of one trajectory, knots q, v, a (M, n) at ``times`` (M,). See :func:`verdict` for ``out``.
 
     ``offset``: its start after the scene's time [s]; ``last``: whether it must end at rest; ``full``: the clearance instead of the
-    first violation.
+    first violation; ``culled``: see :func:`occupancy`.
     """
     code, time, joint = limits(arm.joint, times, q, v, a, w.segment, last)
     if code != OK and (not full or code in (BAD, INCONSISTENT)):
@@ -615,7 +653,7 @@ def check(
         return code
     w.best[:] = -1.0
     w.best[0] = w.best[4] = w.best[8] = math.inf
-    hit = occupancy(arm, scene, bounds, w, times, offset, full)
+    hit = occupancy(arm, scene, bounds, w, times, offset, full, culled)
     found = verdict(w.best, bounds.clearance, hit, full, out)
     return found if code == OK else code
 
@@ -626,9 +664,9 @@ def check_serial(
     offset: float, last: bool, full: bool, code: IntArray, out: Array,
 ) -> None:
     """Check trajectories q, v, a (B, M, n) at ``times`` (M,); fills ``code`` (B,) and ``out`` (B, 4)."""
-    work = make_work(arm, scene, bounds, times.shape[0])
+    work = make_work(arm, scene, bounds, times.shape[0], 0)
     for b in range(q.shape[0]):
-        code[b] = check(arm, scene, bounds, work, times, q[b], v[b], a[b], offset, last, full, out[b])
+        code[b] = check(arm, scene, bounds, work, times, q[b], v[b], a[b], offset, last, full, False, out[b])
 
 
 @njit(cache=True, error_model="numpy", parallel=True)
@@ -639,9 +677,9 @@ def check_parallel(
     """:func:`check_serial` over all Numba threads."""
     batch = q.shape[0]
     for chunk in prange((batch + CHUNK - 1) // CHUNK):
-        work = make_work(arm, scene, bounds, times.shape[0])
+        work = make_work(arm, scene, bounds, times.shape[0], 0)
         for b in range(chunk * CHUNK, min(batch, (chunk + 1) * CHUNK)):
-            code[b] = check(arm, scene, bounds, work, times, q[b], v[b], a[b], offset, last, full, out[b])
+            code[b] = check(arm, scene, bounds, work, times, q[b], v[b], a[b], offset, last, full, False, out[b])
 
 
 @njit(cache=True, error_model="numpy")
@@ -665,23 +703,100 @@ def build_backup(family: FamilyArrays, q0: Array, v0: Array, a0: Array, k: Array
 
 
 @njit(cache=True, error_model="numpy")
+def range_of(segment: Array, times: Array, d: int, t0: float, t1: float) -> tuple[float, float]:
+    """Range of joint ``d`` over [t0, t1] of the motion with ``segment`` (M, n, 4)."""
+    low, high = math.inf, -math.inf
+    for i in range(times.shape[0] - 1):
+        if times[i] <= t1 and times[i + 1] >= t0:
+            s = segment[i, d]
+            lo, hi = cubic_range(s[0], s[1], s[2], s[3], max(0.0, t0 - times[i]), min(times[i + 1], t1) - times[i])
+            low, high = min(low, lo), max(high, hi)
+    return low, high
+
+
+@njit(cache=True, error_model="numpy")
+def hull(
+    arm: ArmArrays, bounds: BoundArrays, family: FamilyArrays, w: Work, zero: Array, unit: Array, least: Array, most: Array,
+    t0: float, t1: float,
+) -> None:
+    """Place the arm for all backups of a head at once: every k between ``least`` and ``most`` (n,), every time in [t0, t1].
+
+    A backup is ``zero`` (k = 0) plus k times ``unit``; the range of the sum lies within the sum of the ranges.
+    """
+    w.frame[0, 0] = w.frame[0, 4] = w.frame[0, 8] = 1.0
+    for d in range(arm.joint.shape[0]):
+        lo, hi = range_of(zero, family.times, d, t0, t1)
+        g0, g1 = range_of(unit, family.times, d, t0, t1)
+        lo += min(min(least[d] * g0, least[d] * g1), min(most[d] * g0, most[d] * g1))
+        hi += max(max(least[d] * g0, least[d] * g1), max(most[d] * g0, most[d] * g1))
+        w.chord[d] = chord_of(arm.joint[d], 0.5 * (hi - lo) + bounds.tracking[d] + bounds.joint_pad)
+        put_frame(arm.joint[d], w.frame[d], w.frame[d + 1], 0.5 * (lo + hi))
+
+
+@njit(cache=True, error_model="numpy")
+def cull(
+    arm: ArmArrays, scene: SceneArrays, bounds: BoundArrays, family: FamilyArrays, w: Work, q: Array, v: Array, a: Array, k: Array,
+    offset: float,
+) -> None:
+    """Pairs of links and obstacles, and of links, that some backup k (K, n) from the state q, v, a (n,) might bring together.
+
+    Writes the rows 1 .. of ``w.todo_env`` and ``w.todo_own``; whatever is left out is clear for every k of the batch.
+    """
+    n = q.shape[0]
+    least, most, nothing = np.empty(n), np.empty(n), np.zeros(n)
+    for d in range(n):
+        least[d], most[d] = k[:, d].min(), k[:, d].max()
+    knots = (np.empty((6, n)), np.empty((6, n)), np.empty((6, n)))
+    unit, zero = np.empty((6, n, 4)), np.empty((6, n, 4))
+    build_backup(family, nothing, nothing, nothing, np.ones(n), knots[0], knots[1], knots[2])
+    limits(arm.joint, family.times, knots[0], knots[1], knots[2], unit, False)
+    build_backup(family, q, v, a, nothing, knots[0], knots[1], knots[2])
+    limits(arm.joint, family.times, knots[0], knots[1], knots[2], zero, False)
+    end, obstacles = family.times[5], scene.obstacle.shape[0]
+    top = tops(end, bounds)
+    for i in range(top):
+        t1 = end * (i + 1) / top
+        hull(arm, bounds, family, w, zero, unit, least, most, end * i / top, t1)
+        w.todo[i + 1, 0] = w.todo[i + 1, 1] = 0
+        for x in range(w.todo[0, 0]):
+            link, o = w.todo_env[0, x] // obstacles, w.todo_env[0, x] % obstacles
+            body = scene.obstacle[o]
+            px, py, pz = world(w.frame[link], arm.link[link])
+            reach = travel(arm.joint, w.frame, w.chord, px, py, pz, link, 0) + arm.link[link, 3] + bounds.pad
+            if not distance(body, scene.face, px, py, pz) - reach - body[O_GROW] - body[O_SPEED] * (offset + t1) >= bounds.clearance:
+                w.todo_env[i + 1, w.todo[i + 1, 0]] = w.todo_env[0, x]
+                w.todo[i + 1, 0] += 1
+        for p in range(arm.pairs.shape[0]):
+            one, two = arm.pairs[p, 0], arm.pairs[p, 1]
+            px, py, pz = world(w.frame[one], arm.link[one])
+            x, y, z = world(w.frame[two], arm.link[two])
+            apart = math.sqrt((px - x) ** 2 + (py - y) ** 2 + (pz - z) ** 2) - arm.link[one, 3] - arm.link[two, 3] - bounds.pad
+            if not apart - travel(arm.joint, w.frame, w.chord, px, py, pz, one, two) >= 0.0:
+                w.todo_own[i + 1, w.todo[i + 1, 1]] = p
+                w.todo[i + 1, 1] += 1
+
+
+@njit(cache=True, error_model="numpy")
 def one_head(
     arm: ArmArrays, scene: SceneArrays, bounds: BoundArrays, family: FamilyArrays, times: Array, q: Array, v: Array, a: Array,
     k: Array, full: bool, head_out: Array, feasible: Flags, clearance: Array,
 ) -> int:
     """One head, knots q, v, a (M, n), and all its backups k (K, n); fills ``feasible`` and ``clearance`` (K,). Returns the head's code."""
     m = times.shape[0]
-    work = make_work(arm, scene, bounds, max(m, 6))
-    code = check(arm, scene, bounds, work, times, q, v, a, 0.0, False, full, head_out)
+    work = make_work(arm, scene, bounds, max(m, 6), tops(family.times[5], bounds))
+    code = check(arm, scene, bounds, work, times, q, v, a, 0.0, False, full, False, head_out)
     if code != OK and not full:
         feasible[:] = False
         clearance[:] = head_out[0]
         return code
     back_q, back_v, back_a = np.empty((6, q.shape[1])), np.empty((6, q.shape[1])), np.empty((6, q.shape[1]))
     out = np.empty(4)
+    culled = not full and k.shape[0] > 1
+    if culled:
+        cull(arm, scene, bounds, family, work, q[m - 1], v[m - 1], a[m - 1], k, times[m - 1])
     for i in range(k.shape[0]):
         build_backup(family, q[m - 1], v[m - 1], a[m - 1], k[i], back_q, back_v, back_a)
-        found = check(arm, scene, bounds, work, family.times, back_q, back_v, back_a, times[m - 1], True, full, out)
+        found = check(arm, scene, bounds, work, family.times, back_q, back_v, back_a, times[m - 1], True, full, culled, out)
         feasible[i] = code == OK and found == OK
         clearance[i] = min(head_out[0], out[0])
     return code
@@ -717,7 +832,7 @@ def sweep(
 
     Fills ``centers`` (N, S, 3) and ``radii`` (N, S); returns the code of the limits.
     """
-    work = make_work(arm, SceneArrays(np.empty((0, O_SKIP)), np.empty((0, 4))), bounds, times.shape[0])
+    work = make_work(arm, SceneArrays(np.empty((0, O_SKIP)), np.empty((0, 4))), bounds, times.shape[0], 0)
     code, _, _ = limits(arm.joint, times, q, v, a, work.segment, False)
     if code in (BAD, INCONSISTENT):
         return code
