@@ -56,7 +56,7 @@ def proposal(commitment: Commitment, switch_time: float, rng: np.random.Generato
 def certify(plan: Proposal, key: bytes = KEY) -> CertifiedTrajectory:
     """With a certificate made under ``key``; nothing is checked."""
     verdict = "0" * 64
-    return CertifiedTrajectory(plan, verdict, sign(key, verdict, plan.trajectory.digest(), to_ns(plan.switch_time)))
+    return CertifiedTrajectory(plan, verdict, sign(key, verdict, plan.digest(), to_ns(plan.switch_time)))
 
 
 def changed(plan: Proposal, **parts: Array) -> Proposal:

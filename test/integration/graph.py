@@ -35,7 +35,7 @@ from visualization_msgs.msg import MarkerArray
 from tandem.core.certificate import verify
 from tandem.core.scene import Obstacle, Scene
 from tandem.core.trajectory import Trajectory
-from tandem.core.types import Commitment, ObjectPose, Proposal
+from tandem.core.types import Array, Commitment, ObjectPose, Proposal, motion_digest
 from tandem.execution.types import to_ns
 from tandem.nodes import markers, messages
 from tandem.nodes.base import RELIABLE_QOS, SENSOR_QOS, command_qos
@@ -74,7 +74,7 @@ class Ear(Node):
         self.commanded: list[tuple[float, np.ndarray]] = []
         self.measured: list[tuple[float, np.ndarray]] = []
         self.verdicts: list[DiagnosticStatus] = []
-        self.certified: dict[str, tuple[Trajectory, float]] = {}
+        self.certified: dict[str, tuple[Trajectory, Array, float]] = {}
         self.signed: dict[str, tuple[str, str]] = {}
         self.commitment: Commitment | None = None
         self.commitments = 0
@@ -127,8 +127,8 @@ class Ear(Node):
 
     def _on_certified(self, msg: JointTrajectory) -> None:
         with self.lock:
-            trajectory, _, switch = messages.trajectory_from_msg(msg, NAMES)
-            self.certified[trajectory.digest()] = (trajectory, switch)
+            trajectory, width, switch = messages.trajectory_from_msg(msg, NAMES)
+            self.certified[trajectory.digest()] = (trajectory, width, switch)
 
     def _on_verdict(self, msg: DiagnosticStatus) -> None:
         with self.lock:
@@ -148,9 +148,9 @@ class Ear(Node):
     def honest(self) -> list[tuple[Trajectory, float]]:
         """Trajectories heard on the certified topic whose certificate is genuine."""
         out = []
-        for digest, (trajectory, switch) in self.certified.items():
+        for digest, (trajectory, width, switch) in self.certified.items():
             verdict, certificate = self.signed.get(digest, ("", ""))
-            if verify(self.key, verdict, digest, to_ns(switch), certificate):
+            if verify(self.key, verdict, motion_digest(trajectory, width), to_ns(switch), certificate):
                 out.append((trajectory, switch))
         return out
 

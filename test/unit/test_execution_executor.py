@@ -87,6 +87,8 @@ def test_a_newer_plan_for_an_earlier_time_supersedes_and_a_rejected_one_changes_
     assert executor.submit(first, 0.0).accepted
     revision = executor.revision
     assert executor.submit(motions.certify(first.proposal, b"x" * 16), 0.0).code is SubmitCode.FORGED
+    shut = dataclasses.replace(first, proposal=dataclasses.replace(first.proposal, width=0.0 * first.proposal.width))
+    assert executor.submit(shut, 0.0).code is SubmitCode.FORGED  # the certificate binds the gripper too
     assert executor.revision == revision
     at_rest = motions.proposal(make().commitment(), 0.1, np.random.default_rng(5))
     assert executor.submit(motions.certify(at_rest), 0.0).accepted

@@ -11,16 +11,16 @@ import hmac
 from tandem.core.errors import InputError
 
 
-def _message(verdict_digest: str, trajectory_digest: str, switch_time_ns: int) -> bytes:
-    return f"tandem-certificate-1|{verdict_digest}|{trajectory_digest}|{int(switch_time_ns)}".encode()
+def _message(verdict_digest: str, motion_digest: str, switch_time_ns: int) -> bytes:
+    return f"tandem-certificate-1|{verdict_digest}|{motion_digest}|{int(switch_time_ns)}".encode()
 
 
-def sign(key: bytes, verdict_digest: str, trajectory_digest: str, switch_time_ns: int) -> str:
-    """The certificate that binds a verdict to one trajectory at one switch time.
+def sign(key: bytes, verdict_digest: str, motion_digest: str, switch_time_ns: int) -> str:
+    """The certificate that binds a verdict to one motion of arm and gripper at one switch time.
 
     Args:
         key: shared secret, at least 16 bytes. verdict_digest: :attr:`tandem.core.types.Verdict.digest`.
-        trajectory_digest: :meth:`tandem.core.trajectory.Trajectory.digest`. switch_time_ns: [ns] on the executor's clock.
+        motion_digest: :meth:`tandem.core.types.Proposal.digest`. switch_time_ns: [ns] on the executor's clock.
 
     Returns:
         64 hexadecimal digits.
@@ -30,13 +30,13 @@ def sign(key: bytes, verdict_digest: str, trajectory_digest: str, switch_time_ns
     """
     if len(key) < 16:
         raise InputError(f"certificate key has {len(key)} bytes; at least 16 are needed")
-    return hmac.new(key, _message(verdict_digest, trajectory_digest, switch_time_ns), hashlib.sha256).hexdigest()
+    return hmac.new(key, _message(verdict_digest, motion_digest, switch_time_ns), hashlib.sha256).hexdigest()
 
 
-def verify(key: bytes, verdict_digest: str, trajectory_digest: str, switch_time_ns: int, certificate: str) -> bool:
+def verify(key: bytes, verdict_digest: str, motion_digest: str, switch_time_ns: int, certificate: str) -> bool:
     """Whether ``certificate`` is that of :func:`sign` (compared in constant time; anything malformed is just False)."""
     try:
-        expected = sign(key, verdict_digest, trajectory_digest, switch_time_ns)
+        expected = sign(key, verdict_digest, motion_digest, switch_time_ns)
         return hmac.compare_digest(expected.encode(), certificate.encode())
     except (InputError, AttributeError, UnicodeError, TypeError, ValueError):
         return False

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from dataclasses import dataclass, field
 from enum import Enum
 
@@ -64,6 +65,12 @@ class Commitment:
         return self.start + self.trajectory.duration
 
 
+def motion_digest(trajectory: Trajectory, width: Array) -> str:
+    """SHA-256 over a trajectory and the gripper widths (M,) [m] at its knots."""
+    widths = np.ascontiguousarray(width, dtype=np.float64)
+    return hashlib.sha256(trajectory.digest().encode() + widths.tobytes()).hexdigest()
+
+
 @dataclass(frozen=True)
 class Proposal:
     """A plan for the filter: head and backup as one trajectory that starts at ``switch_time`` and ends at rest.
@@ -76,6 +83,10 @@ class Proposal:
     switch_time: float
     head_duration: float
     name: str = ""
+
+    def digest(self) -> str:
+        """SHA-256 over trajectory and gripper widths: what a certificate is bound to."""
+        return motion_digest(self.trajectory, self.width)
 
 
 class Reason(Enum):

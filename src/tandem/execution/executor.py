@@ -193,7 +193,7 @@ class Executor:
             return SubmitResult(SubmitCode.LATE, f"switch time {start - now:.4f} s ahead; at least {config.period} s")
         if start > now + config.max_lead:
             return SubmitResult(SubmitCode.TOO_EARLY, f"switch time {start - now:.2f} s ahead; at most {config.max_lead} s")
-        digest = proposal.trajectory.digest()
+        digest = proposal.digest()
         if self._key is not None and not verify(self._key, certified.verdict_digest, digest, stamp, certified.certificate):
             return SubmitResult(SubmitCode.FORGED, "the certificate does not belong to this trajectory and switch time")
         keep = [p for p in self._pending if p.start < start - 1e-9]

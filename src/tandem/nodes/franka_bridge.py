@@ -203,7 +203,7 @@ class FrankaBridgeNode(TandemNode):
             return
         proposal = Proposal(received.trajectory, received.width, received.switch_time, head_duration, name)
         certified = CertifiedTrajectory(proposal, verdict_digest, signature)
-        if not certificate.verify(self._key, verdict_digest, received.trajectory.digest(), certified.switch_time_ns, signature):
+        if not certificate.verify(self._key, verdict_digest, proposal.digest(), certified.switch_time_ns, signature):
             self._refuse("forged", "the certificate does not belong to this trajectory, switch time and key")
             return
         if self._client is None:

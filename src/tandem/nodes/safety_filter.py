@@ -178,7 +178,7 @@ class SafetyFilterNode(TandemNode):
     def _announce(self, proposal: Proposal, verdict: Verdict, digest: str, ms: float) -> None:
         now, signature = self.now(), ""
         if verdict.certified:
-            signature = certificate.sign(self._key, verdict.digest, digest, to_ns(proposal.switch_time))
+            signature = certificate.sign(self._key, verdict.digest, proposal.digest(), to_ns(proposal.switch_time))
             self._checks.tick(now, ms)
             self._last = proposal
         else:
