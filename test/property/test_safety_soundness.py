@@ -152,9 +152,9 @@ def test_kernel_and_numpy_agree(seed: int) -> None:
     rng = np.random.default_rng(seed)
     t = motion(rng)
     kinds = (
-        Obstacle("s", "sphere", (0.1,), tuple(rng.uniform(-0.7, 0.7, 3) + [0, 0, 0.6]), speed=0.1, stamp=-0.1),
-        Obstacle("c", "cylinder", (0.05, 0.2), tuple(rng.uniform(-0.8, 0.8, 3) + [0, 0, 0.6]), position_error=0.01),
-        Obstacle("p", "capsule", (0.05, 0.2), tuple(rng.uniform(-0.8, 0.8, 3) + [0, 0, 0.6])),
+        Obstacle("s", "sphere", (0.1,), tuple(rng.uniform([-0.7, -0.7, 0.2], [0.7, 0.7, 1.1])), speed=0.1, stamp=-0.1),
+        Obstacle("c", "cylinder", (0.05, 0.2), tuple(rng.uniform([-0.7, -0.7, 0.2], [0.7, 0.7, 1.1])), position_error=0.01),
+        Obstacle("p", "capsule", (0.05, 0.2), tuple(rng.uniform([-0.7, -0.7, 0.2], [0.7, 0.7, 1.1]))),
     )
     scene, bounds = boxes(rng, 8).with_obstacles(*kinds), load_bounds()
     packed = pack_scene(scene, arm(), bounds, 0.0)

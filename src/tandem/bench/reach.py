@@ -1,10 +1,11 @@
-"""Time to certify: one motion, the backups of one head, and a whole grid of heads and backups, beside the same computation in NumPy."""
+"""Time to certify: one motion, the backups of one head, and a grid of heads and backups, beside the same computation in NumPy."""
 
 from __future__ import annotations
 
 import logging
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -83,15 +84,17 @@ def _single(arm: ArmModel, boxes: int, motions: int, rng: np.random.Generator) -
     """Rows of one certification, over certified motions only (a refusal is faster), and whether both methods agree."""
     scene = scattered(rng, boxes)
     packed = pack_scene(scene, arm, BOUNDS, 0.0)
-    fast, slow, agree = [], [], True
+    fast: list[float] = []
+    slow: list[float] = []
+    agree = True
     for t in random_motions(arm, 50 * motions, rng):
         knots = (t.times, t.q[None], t.v[None], t.a[None])
         found = bool(certify(arm, *knots, packed, BOUNDS).certified[0])
         if not found or len(fast) >= motions:
             continue
-        fast.append(np.median(timed(lambda knots=knots: certify(arm, *knots, packed, BOUNDS), 20)))  # type: ignore[misc]
+        fast.append(float(np.median(timed(partial(certify, arm, *knots, packed, BOUNDS), 20))))
         if len(slow) < 10:
-            slow.append(timed(lambda t=t: certify_reference(arm, t, scene, BOUNDS), 1)[0])  # type: ignore[misc]
+            slow.append(float(timed(partial(certify_reference, arm, t, scene, BOUNDS), 1)[0]))
             agree &= certify_reference(arm, t, scene, BOUNDS).certified == found
     name = f"single, {boxes} boxes"
     rows = [
@@ -131,8 +134,8 @@ def _grids(arm: ArmModel, repeats: int, rng: np.random.Generator) -> list[Row]:
             numba.set_num_threads(threads)
             ms = timed(lambda: certify_grid(arm, family, times, q, v, a, k, packed, BOUNDS), max(3, repeats // 4))
             rows.append(_row(
-                name, "tandem", ms, len(ms), threads=threads, feasible=float(grid.feasible.mean()), heads=float(grid.head_ok.mean()),
-                target_ms=TARGETS[name] if threads == 2 else None,
+                name, "tandem", ms, len(ms), threads=threads, feasible=float(grid.feasible.mean()),
+                heads=float(grid.head_ok.mean()), target_ms=TARGETS[name] if threads == 2 else None,
             ))
     finally:
         numba.set_num_threads(before)
@@ -150,23 +153,24 @@ def _curves(arm: ArmModel, out: Path, rng: np.random.Generator) -> None:
     from matplotlib import pyplot as plt
 
     motions = random_motions(arm, 32, rng)
-    knots = [np.stack([getattr(t, x) for t in motions]) for x in ("q", "v", "a")]
+    q, v, a = (np.stack([getattr(t, x) for t in motions]) for x in ("q", "v", "a"))
     counts, halvings, batches = [0, 5, 10, 20, 40, 80], [0, 1, 2, 3, 4, 5, 6], [1, 4, 16, 64, 256]
     times = motions[0].times
-    curves: list[tuple[str, list[int], list[float]]] = [("boxes", counts, []), ("finest intervals", [], []), ("batch", batches, [])]
+    curves: list[tuple[str, list[int], list[float]]] = [
+        ("boxes", counts, []), ("finest intervals", [], []), ("batch", batches, []),
+    ]
     for n in counts:
         packed = pack_scene(scattered(rng, n), arm, BOUNDS, 0.0)
-        curves[0][2].append(float(np.median(timed(lambda p=packed: certify(arm, times, *knots, p, BOUNDS), 5))) / 32)  # type: ignore[misc]
+        curves[0][2].append(float(np.median(timed(partial(certify, arm, times, q, v, a, packed, BOUNDS), 5))) / 32)
     packed = pack_scene(scattered(rng, 10), arm, BOUNDS, 0.0)
     for n in halvings:
         finer = dataclasses.replace(BOUNDS, levels=n)
         curves[1][1].append(8 * 2**n)
-        curves[1][2].append(
-            float(np.median(timed(lambda b=finer: certify(arm, times, *knots, packed, b, full=True), 3))) / 32  # type: ignore[misc]
-        )
+        curves[1][2].append(float(np.median(timed(partial(certify, arm, times, q, v, a, packed, finer, full=True), 3))) / 32)
     for n in batches:
-        many = [np.tile(x, (n // 32 + 1, 1, 1))[:n] for x in knots]
-        curves[2][2].append(float(np.median(timed(lambda m=many: certify(arm, times, *m, packed, BOUNDS), 5))) / n)  # type: ignore[misc]
+        rows = np.arange(n) % 32
+        curves[2][2].append(float(np.median(timed(partial(certify, arm, times, q[rows], v[rows], a[rows], packed, BOUNDS), 5)))
+        / n)
     figure, axes = plt.subplots(1, 3, figsize=(11, 3), constrained_layout=True)
     for ax, (label, x, y) in zip(axes, curves, strict=True):
         ax.plot(x, y, "o-", color="#1f6f8b")
@@ -200,8 +204,9 @@ def run(out: Path, quick: bool, seed: int = 0) -> int:
     rows = [*ten, *forty, *_grids(arm, 8 if quick else 40, rng)]
     _curves(arm, out, rng)
     notes = (
-        "FR3 with hand, motions of 1 s, self-collision included, finest interval 1/128 s, verdict only. Single: certified motions, "
-        "one core, call from Python included. numpy: the same bounds at every level for every pair; batches scaled from 8 motions."
+        "FR3 with hand, motions of 1 s, self-collision included, finest interval 1/128 s, verdict only. Single: certified "
+        "motions, one core, call from Python included. numpy: the same bounds at every level for every pair; batches scaled "
+        "from 8 motions."
     )
     command = "tandem bench reach" + (" --quick" if quick else "")
     write_table(out, rows, command=command, seeds=[seed], wall_s=time.perf_counter() - begin, notes=notes)

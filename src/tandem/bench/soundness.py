@@ -86,7 +86,9 @@ def _mutations(arm: ArmModel, rng: np.random.Generator) -> list[Row]:
         "without latency": int(moving_ball(arm, Bounds(latency=0.0), 0.5) < 0.0),
         "without obstacle speed": int(moving_ball(arm, Bounds(latency=0.1), 0.0) < 0.0),
     }
-    rows = [{"task": arm.name, "method": "mutation", "condition": k, "n": 200, "violations": v, "ok": v > 0} for k, v in found.items()]
+    rows: list[Row] = [
+        {"task": arm.name, "method": "mutation", "condition": k, "n": 200, "violations": v, "ok": v > 0} for k, v in found.items()
+    ]
     met = moving_ball(arm, Bounds(latency=0.1), 0.5)
     return [*rows, {
         "task": arm.name, "method": "tandem", "condition": "moving obstacle", "n": 101, "violations": int(met < 0.0),

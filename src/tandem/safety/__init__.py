@@ -2,7 +2,16 @@
 
 from tandem.safety.backup import BackupFamily
 from tandem.safety.bounds import Bounds, load_bounds
-from tandem.safety.certify import BatchVerdict, GridVerdict, certify, certify_grid, certify_one, certify_pairs, compile_all, occupancy
+from tandem.safety.certify import (
+    BatchVerdict,
+    GridVerdict,
+    certify,
+    certify_grid,
+    certify_one,
+    certify_pairs,
+    compile_all,
+    occupancy,
+)
 from tandem.safety.filter import SafetyFilter
 from tandem.safety.geometry import PackedScene, Polytope, pack_scene
 from tandem.safety.search import Backup, find_backup
@@ -10,5 +19,6 @@ from tandem.safety.stop import stop_trajectory
 
 __all__ = [
     "Backup", "BackupFamily", "BatchVerdict", "Bounds", "GridVerdict", "PackedScene", "Polytope", "SafetyFilter",
-    "certify", "certify_grid", "certify_one", "certify_pairs", "compile_all", "find_backup", "load_bounds", "occupancy", "pack_scene", "stop_trajectory",
+    "certify", "certify_grid", "certify_one", "certify_pairs", "compile_all", "find_backup", "load_bounds",
+    "occupancy", "pack_scene", "stop_trajectory",
 ]

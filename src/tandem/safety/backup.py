@@ -37,7 +37,8 @@ class BackupFamily:
     def __post_init__(self) -> None:
         if not (self.ramp < self.accelerate and self.accelerate + 2.0 * self.ramp < self.stop):
             raise InputError(
-                f"backup family: ramp {self.ramp} < accelerate {self.accelerate} and accelerate + 2 ramp < stop {self.stop} must hold"
+                f"backup family: ramp {self.ramp} < accelerate {self.accelerate} and "
+                f"accelerate + 2 ramp < stop {self.stop} must hold"
             )
 
     @property

@@ -11,18 +11,18 @@ from tandem.core.paths import config_file
 
 @dataclass(frozen=True)
 class Bounds:
-    """Bounds under which a certificate holds. Outside them it says nothing: the watchdog stops the arm when tracking exceeds its bound."""
+    """Bounds under which a certificate holds. Outside them it says nothing: the watchdog stops the arm when tracking is worse."""
 
     tracking_error: tuple[float, ...] = setting(
         (0.004,), "largest difference of measured and commanded position, one value or one a joint", unit="rad", lo=0.0, hi=0.5
     )
-    latency: float = setting(0.1, "time from an obstacle's motion to its stamp being known to the filter", unit="s", lo=0.0, hi=5.0)
+    latency: float = setting(0.1, "time from an obstacle's motion to the filter knowing of it", unit="s", lo=0.0, hi=5.0)
     max_obstacle_age: float = setting(0.5, "oldest accepted data of an obstacle that may move", unit="s", lo=0.0, hi=60.0)
     rounding_pad: float = setting(1e-6, "added to every distance bound for float64 rounding", unit="m", lo=0.0, hi=0.1)
-    joint_pad: float = setting(2e-6, "added to every joint radius: rounding and the tolerated knot inconsistency", unit="rad", lo=0.0, hi=0.1)
+    joint_pad: float = setting(2e-6, "added to every joint radius: rounding, knots' inconsistency", unit="rad", lo=0.0, hi=0.1)
     min_clearance: float = setting(0.0, "least clearance to obstacles to certify", unit="m", lo=0.0, hi=1.0)
-    interval: float = setting(0.125, "a trajectory is cut into equal intervals no longer than this first", unit="s", lo=0.005, hi=10.0)
-    levels: int = setting(4, "times an interval that is not clear may be halved (1 s: 8 x 2^4 = 128 intervals at the finest)", lo=0, hi=12)
+    interval: float = setting(0.125, "a trajectory is first cut into intervals no longer than this", unit="s", lo=0.005, hi=10.0)
+    levels: int = setting(4, "how often an interval that is not clear may be halved (1 s: 8 x 2^4 = 128)", lo=0, hi=12)
     start_tolerance_q: float = setting(1e-4, "largest step of position at the switch", unit="rad", lo=0.0, hi=0.01)
     start_tolerance_v: float = setting(1e-3, "largest step of velocity at the switch", unit="rad/s", lo=0.0, hi=0.1)
     start_tolerance_a: float = setting(1e-2, "largest step of acceleration at the switch", unit="rad/s^2", lo=0.0, hi=1.0)

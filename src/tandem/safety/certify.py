@@ -45,7 +45,8 @@ class BatchVerdict:
     """Verdicts on B trajectories.
 
     Attributes:
-        code: (B,) numbers of :data:`REASONS`. clearance: (B,) [m] a signed lower bound; tight only with ``full=True`` (otherwise 0
+        code: (B,) numbers of :data:`REASONS`. clearance: (B,) [m] a signed lower bound; tight only with ``full=True``
+        (otherwise 0
             when certified, the violated bound when not; -inf when refused before any geometry).
         time: (B,) [s] of the worst case. link: (B,) index of the link. other: (B,) index of the
             obstacle, -2 - index of the other link where the arm is nearest to itself, -1 where there is neither.
@@ -120,7 +121,8 @@ def certify(
         arm: the arm. times: (M,) [s] from 0. q, v, a: (B, M, n) knots [rad, rad/s, rad/s^2].
         scene: from :func:`pack_scene`, whose ``start`` is the trajectories' t = 0. bounds: see :class:`Bounds`.
         full: compute a tight signed clearance for every trajectory; otherwise stop at its first violation.
-        at_rest: whether trajectories must end at rest. offset: their start after the scene's ``start`` [s]. travel: factor of the displacement bound; 1 except in the mutation check.
+        at_rest: whether trajectories must end at rest. offset: their start after the scene's ``start`` [s].
+        travel: factor of the displacement bound; 1 except in the mutation check.
 
     Returns:
         Verdicts. NaN, non-monotone times and inconsistent knots come back as reasons, never as certified.
@@ -136,7 +138,8 @@ def certify(
     code, out = np.full(count, kernels.BAD, dtype=np.int64), np.full((count, 4), -1.0)
     out[:, 0] = -np.inf
     if np.isfinite(times).all() and times[0] == 0.0:
-        args = (pack_arm(arm), scene.arrays, pack_bounds(bounds, arm.n, travel=travel), times, q, v, a, offset, at_rest, full, code, out)
+        numbers = pack_bounds(bounds, arm.n, travel=travel)
+        args = (pack_arm(arm), scene.arrays, numbers, times, q, v, a, float(offset), at_rest, full, code, out)
         if count < SERIAL_BELOW or get_num_threads() == 1:
             kernels.check_serial(*args)
         else:
@@ -151,7 +154,7 @@ def certify_one(
     arm: ArmModel, trajectory: Trajectory, scene: Scene, bounds: Bounds, now: float, start_time: float | None = None, *,
     full: bool = True, polytopes: tuple[Polytope, ...] = (),
 ) -> Verdict:
-    """Certify one trajectory that starts at ``start_time`` [s] (default ``now``), with a digest of everything the verdict rests on.
+    """Certify one trajectory that starts at ``start_time`` [s] (default ``now``), with a digest of all it rests on.
 
     Raises:
         InputError: the trajectory is not of this arm, or ``now`` or ``start_time`` is not finite.
@@ -171,8 +174,8 @@ def verdict_digest(arm: ArmModel, trajectory: Trajectory, scene: PackedScene, bo
 
 
 def certify_grid(
-    arm: ArmModel, family: BackupFamily, head_times: Array, q: Array, v: Array, a: Array, k: Array, scene: PackedScene, bounds: Bounds, *,
-    full: bool = False,
+    arm: ArmModel, family: BackupFamily, head_times: Array, q: Array, v: Array, a: Array, k: Array, scene: PackedScene,
+    bounds: Bounds, *, full: bool = False,
 ) -> GridVerdict:
     """Certify every head with every backup.
 
@@ -184,8 +187,8 @@ def certify_grid(
 
 
 def certify_pairs(
-    arm: ArmModel, family: BackupFamily, head_times: Array, q: Array, v: Array, a: Array, k: Array, scene: PackedScene, bounds: Bounds, *,
-    full: bool = False,
+    arm: ArmModel, family: BackupFamily, head_times: Array, q: Array, v: Array, a: Array, k: Array, scene: PackedScene,
+    bounds: Bounds, *, full: bool = False,
 ) -> GridVerdict:
     """:func:`certify_grid` with ks (H, Kp, n) of each head's own."""
     k = np.asarray(k, dtype=np.float64)
@@ -195,7 +198,8 @@ def certify_pairs(
 
 
 def _grid(
-    arm: ArmModel, family: BackupFamily, head_times: Array, q: Array, v: Array, a: Array, k: Array, scene: PackedScene, bounds: Bounds, full: bool
+    arm: ArmModel, family: BackupFamily, head_times: Array, q: Array, v: Array, a: Array, k: Array, scene: PackedScene,
+    bounds: Bounds, full: bool,
 ) -> GridVerdict:
     times = _check_times(head_times)
     heads = np.shape(q)[0]
@@ -206,7 +210,8 @@ def _grid(
     feasible, clearance = np.zeros((heads, k.shape[1]), dtype=np.bool_), np.full((heads, k.shape[1]), -np.inf)
     if heads and np.isfinite(times).all() and times[0] == 0.0:
         args = (
-            pack_arm(arm), scene.arrays, pack_bounds(bounds, arm.n), family.arrays(), times, q, v, a, k, full, code, out, feasible, clearance,
+            pack_arm(arm), scene.arrays, pack_bounds(bounds, arm.n), family.arrays(), times, q, v, a, k, full, code, out,
+            feasible, clearance,
         )
         if heads * k.shape[1] < SERIAL_BELOW or heads == 1 or get_num_threads() == 1:
             kernels.grid_serial(*args)
@@ -254,11 +259,12 @@ def compile_all(arm: ArmModel | None = None) -> None:
     times, q, v, a = family.build(arm.home, zero[0], zero[0], zero)
     arrays, numbers = (pack_arm(arm), packed.arrays), pack_bounds(bounds, arm.n)
     code, out = np.zeros(1, dtype=np.int64), np.zeros((1, 4))
-    for run in (kernels.check_serial, kernels.check_parallel):
-        with kernels.PARALLEL_LOCK:
-            run(*arrays, numbers, times, q, v, a, 0.0, True, False, code, out)
-    occupancy(arm, family.trajectory(arm.home, zero[0], zero[0], zero[0]), bounds, np.array([0.0, 1.0]))
-    for grid in (kernels.grid_serial, kernels.grid_parallel):
-        flags, low = np.zeros((1, 1), dtype=np.bool_), np.zeros((1, 1))
-        with kernels.PARALLEL_LOCK:
+    flags, low = np.zeros((1, 1), dtype=np.bool_), np.zeros((1, 1))
+    checks: tuple[Any, ...] = (kernels.check_serial, kernels.check_parallel)
+    grids: tuple[Any, ...] = (kernels.grid_serial, kernels.grid_parallel)
+    with kernels.PARALLEL_LOCK:
+        for check in checks:
+            check(*arrays, numbers, times, q, v, a, 0.0, True, False, code, out)
+        for grid in grids:
             grid(*arrays, numbers, family.arrays(), times, q, v, a, zero[None], False, code, out, flags, low)
+    occupancy(arm, family.trajectory(arm.home, zero[0], zero[0], zero[0]), bounds, np.array([0.0, 1.0]))

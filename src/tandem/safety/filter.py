@@ -1,4 +1,4 @@
-"""The safety filter: the last word on every proposal, and the watch over what is already committed. Trusts no sampler and no planner."""
+"""The safety filter: the last word on every proposal, and the watch over what is committed. Trusts no sampler and no planner."""
 
 from __future__ import annotations
 
@@ -71,8 +71,8 @@ class SafetyFilter:
     ) -> tuple[Proposal, Verdict] | None:
         """A certified way out of a committed motion that is no longer clear: the fastest stop, else the best backup found.
 
-        The motion until ``switch_time`` is committed and cannot be changed any more; the proposal begins there. None: no certified
-        way out was found. ``deadline``: as in :func:`find_backup`.
+        The motion until ``switch_time`` is committed and cannot be changed any more; the proposal begins there. None: no
+        certified way out was found. ``deadline``: as in :func:`find_backup`.
         """
         state = commitment.state_at(switch_time)
         candidates = [("stop", stop_trajectory(self.arm, *state)), ("stop gently", stop_trajectory(self.arm, *state, scale=0.5))]
@@ -99,7 +99,9 @@ class SafetyFilter:
         """The reason to refuse before any geometry, or None."""
         t, width = proposal.trajectory, np.asarray(proposal.width, dtype=np.float64)
         numbers = (now, proposal.switch_time, proposal.head_duration)
-        if t.joints != self.arm.n or width.shape != t.times.shape or not np.isfinite(width).all() or not all(map(math.isfinite, numbers)):
+        if t.joints != self.arm.n or width.shape != t.times.shape:
+            return Reason.MALFORMED
+        if not np.isfinite(width).all() or not all(map(math.isfinite, numbers)):
             return Reason.MALFORMED
         if width.min() < -WIDTH_SLACK or width.max() > self.arm.stroke + WIDTH_SLACK:
             return Reason.MALFORMED
@@ -110,7 +112,8 @@ class SafetyFilter:
         if commitment.trajectory.joints != self.arm.n:
             return Reason.START_MISMATCH
         tolerances = (self.bounds.start_tolerance_q, self.bounds.start_tolerance_v, self.bounds.start_tolerance_a)
-        for ours, theirs, tolerance in zip((t.q[0], t.v[0], t.a[0]), commitment.state_at(proposal.switch_time), tolerances, strict=True):
+        committed = commitment.state_at(proposal.switch_time)
+        for ours, theirs, tolerance in zip((t.q[0], t.v[0], t.a[0]), committed, tolerances, strict=True):
             if not np.abs(ours - theirs).max() <= tolerance:
                 return Reason.START_MISMATCH
         return None

@@ -1,7 +1,7 @@
 """Arm and scene as flat arrays for the compiled kernels.
 
-Joint frames are rotated so that every joint turns about (or slides along) its own local z: the kernels then need no Rodrigues formula.
-Obstacle kinds are numbered; convex polytopes and zonotopes become faces (unit outward normals and offsets).
+Joint frames are rotated so that every joint turns about (or slides along) its own local z: the kernels then need no Rodrigues
+formula. Obstacle kinds are numbered; convex polytopes and zonotopes become faces (unit outward normals and offsets).
 """
 
 from __future__ import annotations
@@ -20,8 +20,24 @@ from tandem.core.scene import MAX_COORDINATE, Obstacle, Scene
 from tandem.robots.model import ArmModel
 from tandem.safety.bounds import Bounds
 from tandem.safety.kernels import (
-    BOX, CAPSULE, CYLINDER, HALFSPACE, O_AT, O_FACES, O_GROW, O_KIND, O_ROUND, O_SIZE, O_SKIP, O_SPEED, O_TURN, POLYTOPE, SPHERE,
-    ArmArrays, BoundArrays, SceneArrays,
+    BOX,
+    CAPSULE,
+    CYLINDER,
+    HALFSPACE,
+    O_AT,
+    O_FACES,
+    O_GROW,
+    O_KIND,
+    O_ROUND,
+    O_SIZE,
+    O_SKIP,
+    O_SPEED,
+    O_TURN,
+    POLYTOPE,
+    SPHERE,
+    ArmArrays,
+    BoundArrays,
+    SceneArrays,
 )
 
 Array = NDArray[np.float64]
@@ -42,8 +58,8 @@ _ROUND: dict[str, Callable[..., float]] = {
 class PackedScene:
     """A scene at one moment, ready for the kernels.
 
-    ``names``: obstacle of each index. ``start``: time at which a trajectory's t = 0 lies [s]. ``stale``: name of an obstacle older than
-    allowed, or "". ``digest``: SHA-256 of the arrays and names.
+    ``names``: obstacle of each index. ``start``: time at which a trajectory's t = 0 lies [s]. ``stale``: name of an obstacle
+    older than allowed, or "". ``digest``: SHA-256 of the arrays and names.
     """
 
     arrays: SceneArrays
@@ -169,11 +185,12 @@ def _pack_arm(arm: ArmModel) -> ArmArrays:
     limits = [np.asarray(getattr(arm, k), dtype=np.float64) for k in ("lower", "upper", "velocity", "acceleration", "jerk")]
     prismatic = np.asarray(arm.joint_type, dtype=np.int64)
     joint = np.concatenate(
-        [rotation.reshape(n, 9), translation, prismatic[:, None], np.stack(limits, axis=1), np.asarray(arm.velocity_position)], axis=1
+        [rotation.reshape(n, 9), translation, prismatic[:, None], np.stack(limits, axis=1), arm.velocity_position], axis=1
     )
     ball = np.concatenate([center, radius[:, None], link[:, None]], axis=1)
     links = np.concatenate([link_center, link_radius[:, None], first[:-1, None], first[1:, None]], axis=1)
-    return ArmArrays(*(np.ascontiguousarray(x, dtype=np.float64) for x in (joint, ball, links)), np.ascontiguousarray(pairs))
+    joint, ball, links = (np.ascontiguousarray(x, dtype=np.float64) for x in (joint, ball, links))
+    return ArmArrays(joint, ball, links, np.ascontiguousarray(pairs))
 
 
 def _faces(obstacles: list[Obstacle | Polytope]) -> tuple[IntArray, Array]:
@@ -244,7 +261,7 @@ def pack_bounds(bounds: Bounds, joints: int, *, travel: float = 1.0) -> BoundArr
     if tracking.shape == (1,):
         tracking = np.repeat(tracking, joints)
     if tracking.shape != (joints,):
-        raise InputError(f"bounds.tracking_error has {tracking.shape[0]} values; the arm has {joints} joints (give 1 or {joints})")
+        raise InputError(f"bounds.tracking_error has {tracking.shape[0]} values; the arm takes 1 or {joints}")
     return BoundArrays(
         tracking, bounds.joint_pad, bounds.rounding_pad, bounds.min_clearance, bounds.interval, bounds.levels, travel
     )

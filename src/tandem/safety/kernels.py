@@ -4,24 +4,24 @@ r"""The compiled check of one trajectory: limits, then reachable occupancy again
 the ends and the roots of the velocity (a quadratic) inside: exact, in closed form.
 
 **Occupancy.** For an interval take c = q(middle) and, for every joint, r_j = largest distance of c_j from the range over the
-interval, plus the tracking error and a pad. Let p be a point that moves with link i, at its place for q = c. Take the joints to any
-other values within r, the most distal one first. While joint j moves, the joints before it still stand at c, so its axis is where it
-is at c, and p has moved by at most D so far. It therefore moves on a circle of radius at most rho_j = dist(p, axis_j at c) + D, by a
-chord of at most 2 sin(min(r_j, pi) / 2) rho_j (a prismatic joint: r_j). Hence
+interval, plus the tracking error and a pad. Let p be a point that moves with link i, at its place for q = c. Take the joints to
+any other values within r, the most distal one first. While joint j moves, the joints before it still stand at c, so its axis is
+where it is at c, and p has moved by at most D so far. It therefore moves on a circle of radius at most rho_j = dist(p, axis_j
+at c) + D, by a chord of at most 2 sin(min(r_j, pi) / 2) rho_j (a prismatic joint: r_j). Hence
 
     D <- 0;   for j = i .. 1:   D <- D + 2 sin(min(r_j, pi)/2) (dist(p, axis_j) + D)
 
-and the ball (p, R) of link i lies within ball(p, R + D) during the whole interval, whatever the arm does within its tracking error.
-In the frame of an earlier link b only the joints b+1 .. i count: the sum stopped there bounds the motion of two links relative to
-each other.
+and the ball (p, R) of link i lies within ball(p, R + D) during the whole interval, whatever the arm does within its tracking
+error. In the frame of an earlier link b only the joints b+1 .. i count: the sum stopped there bounds the motion of two links
+relative to each other.
 
 **Adaptive time.** A pair (ball, obstacle) or (ball, ball) that is clear for an interval is clear for both halves: only pairs that
-are not go down, until the finest interval. If the balls touch at the middle itself, within the tracking error's place for c, no finer
-interval can be clear: the search ends.
+are not go down, until the finest interval. If the balls touch at the middle itself, within the tracking error's place for c, no
+finer interval can be clear: the search ends.
 
 Every array is float64, every sum in a fixed order: the result does not depend on the number of threads. Arms, scenes and scratch
-space are few wide arrays, because every array argument of a compiled function costs seven words at each call. All compiled code is
-in this one file on purpose: Numba's cache notices changes of the file a function stands in, not of its callees.
+space are few wide arrays, because every array argument of a compiled function costs seven words at each call. All compiled code
+is in this one file on purpose: Numba's cache notices changes of the file a function stands in, not of its callees.
 """
 
 from __future__ import annotations
@@ -40,8 +40,8 @@ Flags = NDArray[np.bool_]
 
 # kinds of obstacles
 BOX, SPHERE, CYLINDER, CAPSULE, HALFSPACE, POLYTOPE = range(6)
-# columns of ArmArrays.joint: rotation (3 x 3) and translation of the joint frame in its parent's at zero (its axis is the local z),
-# 1 if prismatic, limits, and the position-dependent speed limit (offset, factor, upper and lower anchor; NaN where there is none)
+# columns of ArmArrays.joint: rotation (3 x 3) and translation of the joint frame in its parent's at zero (its axis is the local
+# z), 1 if prismatic, limits, and the position-dependent speed limit (offset, factor, upper and lower anchor; NaN: none)
 J_TURN, J_SHIFT, J_SLIDES, J_LOWER, J_UPPER, J_SPEED, J_ACCELERATION, J_JERK, J_LAW = 0, 9, 12, 13, 14, 15, 16, 17, 18
 JOINT_COLUMNS = 22
 # columns of SceneArrays.obstacle: kind, size, rotation base to local, position, inflation at t = 0 [m] and its growth [m/s],
@@ -50,7 +50,8 @@ O_KIND, O_SIZE, O_TURN, O_AT, O_GROW, O_SPEED, O_FACES, O_ROUND, O_SKIP = 0, 1, 
 # codes of verdicts inside the kernels; certify.py maps them to core.types.Reason
 OK, BAD, INCONSISTENT, REST, POSITION, VELOCITY, ACCELERATION, JERK, SELF, COLLISION = range(10)
 
-#: disagreement of stored knots with the integral of the accelerations that is tolerated (covered by Bounds.joint_pad) [rad, rad/s]
+#: disagreement of stored knots with the integral of the accelerations that is tolerated (covered by Bounds.joint_pad) [rad,
+#: rad/s]
 KNOT_TOLERANCE = 1e-6
 #: longest segment [s]: rounding of a cubic with |a| <= 100 rad/s^2 stays below 1e-9 rad
 MAX_SEGMENT = 100.0
@@ -68,9 +69,9 @@ CHUNK = 16
 class ArmArrays(NamedTuple):
     """An arm for the kernels; n joints, L = n + 1 links (0 = base), S balls sorted by link.
 
-    ``joint`` (n, JOINT_COLUMNS). ``ball`` (S, 5): centre in the link's frame, radius, link. ``link`` (L, 6): centre and radius of a
-    ball around the link's balls (radius < 0: it has none), its first ball and last + 1. ``pairs`` (P, 2): links (distal, proximal) that
-    must not touch each other.
+    ``joint`` (n, JOINT_COLUMNS). ``ball`` (S, 5): centre in the link's frame, radius, link. ``link`` (L, 6): centre and radius
+    of a ball around the link's balls (radius < 0: it has none), its first ball and last + 1. ``pairs`` (P, 2): links (distal,
+    proximal) that must not touch each other.
     """
 
     joint: Array
@@ -89,7 +90,8 @@ class SceneArrays(NamedTuple):
 class BoundArrays(NamedTuple):
     """Numbers of :class:`Bounds` for the kernels: ``tracking`` (n,), then scalars.
 
-    ``travel`` scales the term for motion within an interval: 1 except in the mutation check, which shows that a test fails without it.
+    ``travel`` scales the term for motion within an interval: 1 except in the mutation check, which shows that a test fails
+    without it.
     """
 
     tracking: Array
@@ -111,12 +113,13 @@ class FamilyArrays(NamedTuple):
 class Work(NamedTuple):
     """Scratch of one thread.
 
-    ``frame`` (L, 12): rotation and position of the links for q = c. ``chord`` (n,). ``ball`` (S, 4): centre and travel, valid where
-    ``mark`` (L,) holds the current interval's number. ``segment`` (M, n, 4): q, v, a, jerk. ``env`` (levels + 1, ., 2): pairs not
-    yet clear (ball * O + obstacle, bound); ``own`` (levels + 1, ., 3): (ball, ball, bound). ``count`` (levels + 2, 2): their numbers;
-    the last row counts intervals. ``stack`` (., 3). ``best`` (9,): (bound, time, link, obstacle), (bound, time, link, link), and an
-    upper bound of the clearance. ``todo_env`` (., L * O) link * O + obstacle and ``todo_own`` (., P): pairs of links to begin with, row 0
-    all of them, row i + 1 those of the i-th interval of a head's backups; ``todo`` (., 2) their numbers.
+    ``frame`` (L, 12): rotation and position of the links for q = c. ``chord`` (n,). ``ball`` (S, 4): centre and travel, valid
+    where ``mark`` (L,) holds the current interval's number. ``segment`` (M, n, 4): q, v, a, jerk. ``env`` (levels + 1, ., 2):
+    pairs not yet clear (ball * O + obstacle, bound); ``own`` (levels + 1, ., 3): (ball, ball, bound). ``counts`` (levels + 2,
+    2): their numbers; the last row counts intervals. ``stack`` (., 3). ``best`` (9,): (bound, time, link, obstacle), (bound,
+    time, link, link), and an upper bound of the clearance. ``todo_env`` (., L * O) link * O + obstacle and ``todo_own`` (., P):
+    pairs of links to begin with, row 0 all of them, row i + 1 those of the i-th interval of a head's backups; ``todo`` (., 2)
+    their numbers.
     """
 
     frame: Array
@@ -126,7 +129,7 @@ class Work(NamedTuple):
     segment: Array
     env: Array
     own: Array
-    count: IntArray
+    counts: IntArray
     stack: Array
     best: Array
     todo_env: IntArray
@@ -157,8 +160,8 @@ def make_work(arm: ArmArrays, scene: SceneArrays, bounds: BoundArrays, knots: in
     todo[0, 1] = arm.pairs.shape[0]
     return Work(
         np.zeros((n + 1, 12)), np.empty(n), np.empty((balls, 4)), np.zeros(n + 1, np.int64), np.empty((knots, n, 4)),
-        np.empty((rows, env, 2)), np.empty((rows, own, 3)), np.zeros((rows + 1, 2), np.int64), np.empty((2 * rows + 2, 3)), np.empty(9),
-        todo_env, todo_own, todo,
+        np.empty((rows, env, 2)), np.empty((rows, own, 3)), np.zeros((rows + 1, 2), np.int64), np.empty((2 * rows + 2, 3)),
+        np.empty(9), todo_env, todo_own, todo,
     )
 
 
@@ -205,23 +208,27 @@ def speed_range(v0: float, a0: float, j: float, s0: float, s1: float) -> tuple[f
 
 
 @njit(cache=True, error_model="numpy")
+def speed_fits(joint: Array, vl: float, vh: float, ql: float, qh: float) -> bool:
+    """Whether velocities vl .. vh obey the position-dependent limits wherever the joint is between ql and qh."""
+    a, b = joint[J_LAW], joint[J_LAW + 1]
+    up, down = max(0.0, vh - LIMIT_SLACK), max(0.0, -vl - LIMIT_SLACK)
+    good = up == 0.0 or (qh <= joint[J_LAW + 2] and (up + a) * (up + a) <= b * (joint[J_LAW + 2] - qh))
+    return good and (down == 0.0 or (ql >= joint[J_LAW + 3] and (down + a) * (down + a) <= b * (ql - joint[J_LAW + 3])))
+
+
+@njit(cache=True, error_model="numpy")
 def speed_law_holds(joint: Array, q0: float, v0: float, a0: float, j: float, length: float) -> bool:
     """Whether ``v <= max(0, sqrt(b (up - q)) - a)`` and its mirror image hold during a whole segment.
 
     On a piece, the greatest velocity is compared with the limit at the greatest position (the limit falls with q): sufficient on
     the piece, hence sound; a piece that fails is halved up to SPEED_SPLITS times.
     """
-    a, b, up, low = joint[J_LAW], joint[J_LAW + 1], joint[J_LAW + 2], joint[J_LAW + 3]
-    if math.isnan(a):
-        return True
     s0, step, least_step = 0.0, length, length * 0.5**SPEED_SPLITS
     while s0 < length:
         s1 = min(length, s0 + step)
         vl, vh = speed_range(v0, a0, j, s0, s1)
         ql, qh = cubic_range(q0, v0, a0, j, s0, s1)
-        most = max(0.0, math.sqrt(max(0.0, b * (up - qh))) - a)
-        least = -max(0.0, math.sqrt(max(0.0, b * (ql - low))) - a)
-        if vh <= most + LIMIT_SLACK and vl >= least - LIMIT_SLACK:
+        if speed_fits(joint, vl, vh, ql, qh):
             s0, step = s1, 2.0 * step
         else:
             step *= 0.5
@@ -234,12 +241,14 @@ def speed_law_holds(joint: Array, q0: float, v0: float, a0: float, j: float, len
 def segment_limits(joint: Array, segment: Array, a1: float, h: float) -> int:
     """Limits of one joint during one segment (q, v, a, jerk) of length h [s] that ends with acceleration a1: a code."""
     q0, v0, a0, j = segment[0], segment[1], segment[2], segment[3]
-    lo, hi = cubic_range(q0, v0, a0, j, 0.0, h)
-    if not (lo >= joint[J_LOWER] - LIMIT_SLACK and hi <= joint[J_UPPER] + LIMIT_SLACK):
+    ql, qh = cubic_range(q0, v0, a0, j, 0.0, h)
+    if not (ql >= joint[J_LOWER] - LIMIT_SLACK and qh <= joint[J_UPPER] + LIMIT_SLACK):
         return POSITION
-    lo, hi = speed_range(v0, a0, j, 0.0, h)
+    vl, vh = speed_range(v0, a0, j, 0.0, h)
     top = joint[J_SPEED] * (1.0 + LIMIT_SLACK)
-    if not (lo >= -top and hi <= top) or not speed_law_holds(joint, q0, v0, a0, j, h):
+    if not (vl >= -top and vh <= top):
+        return VELOCITY
+    if not (math.isnan(joint[J_LAW]) or speed_fits(joint, vl, vh, ql, qh) or speed_law_holds(joint, q0, v0, a0, j, h)):
         return VELOCITY
     top = joint[J_ACCELERATION] * (1.0 + LIMIT_SLACK)
     if not (abs(a0) <= top and abs(a1) <= top):
@@ -341,7 +350,7 @@ def place(joint: Array, bounds: BoundArrays, w: Work, times: Array, t0: float, t
 
 @njit(cache=True, error_model="numpy")
 def travel(joint: Array, frame: Array, chord: Array, x: float, y: float, z: float, link: int, base: int) -> float:
-    """Bound on the displacement of a point of ``link``, at (x, y, z) for q = c, in the frame of link ``base``; see the module's text."""
+    """Bound on the displacement of a point of ``link``, at (x, y, z) for q = c, in the frame of link ``base``."""
     total = 0.0
     for j in range(link - 1, base - 1, -1):
         if joint[j, J_SLIDES] != 0.0:
@@ -411,7 +420,7 @@ def distance(o: Array, face: Array, px: float, py: float, pz: float) -> float:
 @njit(cache=True, error_model="numpy")
 def put(arm: ArmArrays, w: Work, link: int) -> None:
     """Centres of all balls of a link for this interval, computed once an interval; their travel is marked as not known yet."""
-    now = w.count[w.count.shape[0] - 1, 0]
+    now = w.counts[w.counts.shape[0] - 1, 0]
     if w.mark[link] != now:
         w.mark[link] = now
         f = w.frame[link]
@@ -430,8 +439,8 @@ def note(best: Array, at: int, low: float, time: float, link: float, other: floa
 
 @njit(cache=True, error_model="numpy")
 def test_env(
-    arm: ArmArrays, scene: SceneArrays, bounds: BoundArrays, w: Work, s: int, o: int, low: float, t0: float, t1: float, full: bool,
-    level: int,
+    arm: ArmArrays, scene: SceneArrays, bounds: BoundArrays, w: Work, s: int, o: int, low: float, t0: float, t1: float,
+    full: bool, level: int,
 ) -> bool:
     """One ball against one obstacle for [t0, t1]; keeps the pair at ``level`` if it is not clear.
 
@@ -453,9 +462,9 @@ def test_env(
     if low >= bar or level == bounds.levels or (not full and middle < bar):
         note(w.best, 0, low, t, arm.ball[s, 4], o)
         return low < bar and not full
-    k = w.count[level, 0]
+    k = w.counts[level, 0]
     w.env[level, k, 0], w.env[level, k, 1] = s * scene.obstacle.shape[0] + o, low
-    w.count[level, 0] = k + 1
+    w.counts[level, 0] = k + 1
     return False
 
 
@@ -474,9 +483,9 @@ def test_own(
     if low >= bar or level == bounds.levels or (not full and gap < 0.0):
         note(w.best, 4, low, t, arm.ball[i, 4], arm.ball[j, 4])
         return low < bar and not full
-    k = w.count[level, 1]
+    k = w.counts[level, 1]
     w.own[level, k, 0], w.own[level, k, 1], w.own[level, k, 2] = i, j, low
-    w.count[level, 1] = k + 1
+    w.counts[level, 1] = k + 1
     return False
 
 
@@ -560,14 +569,14 @@ def refine(
 ) -> bool:
     """The pairs left at ``level - 1`` for a half of their interval; fills ``level``. True: the search ends."""
     obstacles = scene.obstacle.shape[0]
-    for k in range(w.count[level - 1, 0]):
+    for k in range(w.counts[level - 1, 0]):
         pair = int(w.env[level - 1, k, 0])
         s, o = pair // obstacles, pair % obstacles
         put(arm, w, int(arm.ball[s, 4]))
         if test_env(arm, scene, bounds, w, s, o, w.env[level - 1, k, 1], t0, t1, full, level):
             return True
     ball, base, reach = -1, -1, 0.0
-    for k in range(w.count[level - 1, 1]):
+    for k in range(w.counts[level - 1, 1]):
         i, j = int(w.own[level - 1, k, 0]), int(w.own[level - 1, k, 1])
         a, b = int(arm.ball[i, 4]), int(arm.ball[j, 4])
         if i != ball or b != base:
@@ -599,8 +608,8 @@ def occupancy(
         while stack > 0:
             stack -= 1
             t0, t1, level = w.stack[stack, 0], w.stack[stack, 1], int(w.stack[stack, 2])
-            w.count[w.count.shape[0] - 1, 0] += 1
-            w.count[level, 0] = w.count[level, 1] = 0
+            w.counts[w.counts.shape[0] - 1, 0] += 1
+            w.counts[level, 0] = w.counts[level, 1] = 0
             place(arm.joint, bounds, w, times, t0, t1)
             if level == 0:
                 hit = seed_env(arm, scene, bounds, w, t0 + offset, t1 + offset, full, row)
@@ -609,7 +618,7 @@ def occupancy(
                 hit = refine(arm, scene, bounds, w, t0 + offset, t1 + offset, full, level)
             if hit:
                 return True
-            if level < bounds.levels and w.count[level, 0] + w.count[level, 1] > 0:
+            if level < bounds.levels and w.counts[level, 0] + w.counts[level, 1] > 0:
                 mid = 0.5 * (t0 + t1)
                 w.stack[stack, 0], w.stack[stack, 1], w.stack[stack, 2] = mid, t1, level + 1
                 w.stack[stack + 1, 0], w.stack[stack + 1, 1], w.stack[stack + 1, 2] = t0, mid, level + 1
@@ -644,8 +653,8 @@ def check(
 ) -> int:
     """Limits and occupancy of one trajectory, knots q, v, a (M, n) at ``times`` (M,). See :func:`verdict` for ``out``.
 
-    ``offset``: its start after the scene's time [s]; ``last``: whether it must end at rest; ``full``: the clearance instead of the
-    first violation; ``culled``: see :func:`occupancy`.
+    ``offset``: its start after the scene's time [s]; ``last``: whether it must end at rest; ``full``: the clearance instead of
+    the first violation; ``culled``: see :func:`occupancy`.
     """
     code, time, joint = limits(arm.joint, times, q, v, a, w.segment, last)
     if code != OK and (not full or code in (BAD, INCONSISTENT)):
@@ -735,8 +744,8 @@ def hull(
 
 @njit(cache=True, error_model="numpy")
 def cull(
-    arm: ArmArrays, scene: SceneArrays, bounds: BoundArrays, family: FamilyArrays, w: Work, q: Array, v: Array, a: Array, k: Array,
-    offset: float,
+    arm: ArmArrays, scene: SceneArrays, bounds: BoundArrays, family: FamilyArrays, w: Work, q: Array, v: Array, a: Array,
+    k: Array, offset: float,
 ) -> None:
     """Pairs of links and obstacles, and of links, that some backup k (K, n) from the state q, v, a (n,) might bring together.
 
@@ -763,14 +772,15 @@ def cull(
             body = scene.obstacle[o]
             px, py, pz = world(w.frame[link], arm.link[link])
             reach = travel(arm.joint, w.frame, w.chord, px, py, pz, link, 0) + arm.link[link, 3] + bounds.pad
-            if not distance(body, scene.face, px, py, pz) - reach - body[O_GROW] - body[O_SPEED] * (offset + t1) >= bounds.clearance:
+            more = reach + body[O_GROW] + body[O_SPEED] * (offset + t1)
+            if not distance(body, scene.face, px, py, pz) - more >= bounds.clearance:
                 w.todo_env[i + 1, w.todo[i + 1, 0]] = w.todo_env[0, x]
                 w.todo[i + 1, 0] += 1
         for p in range(arm.pairs.shape[0]):
             one, two = arm.pairs[p, 0], arm.pairs[p, 1]
             px, py, pz = world(w.frame[one], arm.link[one])
-            x, y, z = world(w.frame[two], arm.link[two])
-            apart = math.sqrt((px - x) ** 2 + (py - y) ** 2 + (pz - z) ** 2) - arm.link[one, 3] - arm.link[two, 3] - bounds.pad
+            bx, by, bz = world(w.frame[two], arm.link[two])
+            apart = math.sqrt((px - bx) ** 2 + (py - by) ** 2 + (pz - bz) ** 2) - arm.link[one, 3] - arm.link[two, 3] - bounds.pad
             if not apart - travel(arm.joint, w.frame, w.chord, px, py, pz, one, two) >= 0.0:
                 w.todo_own[i + 1, w.todo[i + 1, 1]] = p
                 w.todo[i + 1, 1] += 1
@@ -781,7 +791,7 @@ def one_head(
     arm: ArmArrays, scene: SceneArrays, bounds: BoundArrays, family: FamilyArrays, times: Array, q: Array, v: Array, a: Array,
     k: Array, full: bool, head_out: Array, feasible: Flags, clearance: Array,
 ) -> int:
-    """One head, knots q, v, a (M, n), and all its backups k (K, n); fills ``feasible`` and ``clearance`` (K,). Returns the head's code."""
+    """One head, knots q, v, a (M, n), and its backups k (K, n); fills ``feasible`` and ``clearance`` (K,). Returns a code."""
     m = times.shape[0]
     work = make_work(arm, scene, bounds, max(m, 6), tops(family.times[5], bounds))
     code = check(arm, scene, bounds, work, times, q, v, a, 0.0, False, full, False, head_out)
@@ -837,7 +847,7 @@ def sweep(
     if code in (BAD, INCONSISTENT):
         return code
     for i in range(edges.shape[0] - 1):
-        work.count[work.count.shape[0] - 1, 0] += 1
+        work.counts[work.counts.shape[0] - 1, 0] += 1
         place(arm.joint, bounds, work, times, edges[i], edges[i + 1])
         for link in range(arm.link.shape[0]):
             put(arm, work, link)

@@ -1,6 +1,7 @@
 """The same check in plain NumPy: the oracle of the tests and the baseline of ``tandem bench reach``.
 
-Written against the arm model and the scene themselves, not the kernels' arrays: every level of every interval for every pair, at once.
+Written against the arm model and the scene themselves, not the kernels' arrays: every level of every interval for every pair,
+at once.
 """
 
 from __future__ import annotations
@@ -91,7 +92,7 @@ def obstacle_distance(o: Obstacle, points: Array) -> Array:
 def broken_limit(arm: ArmModel, t: Trajectory) -> Reason | None:
     """The first limit a trajectory breaks, by exact extrema (the position-dependent speed limit: by dense sampling)."""
     edges = t.times
-    centre, radius = joint_boxes(t, edges)
+    centre, _radius = joint_boxes(t, edges)
     lo, hi = np.full_like(centre, np.inf), np.full_like(centre, -np.inf)
     jerk = t.jerk()
     for i in range(len(edges) - 1):
@@ -108,7 +109,9 @@ def broken_limit(arm: ArmModel, t: Trajectory) -> Reason | None:
     return Reason.JERK_LIMIT if (np.abs(jerk) > arm.jerk * (1 + 1e-9)).any() else None
 
 
-def _level(arm: ArmModel, t: Trajectory, scene: Scene, bounds: Bounds, edges: Array, start: float, whole: bool) -> tuple[Array, Array]:
+def _level(
+    arm: ArmModel, t: Trajectory, scene: Scene, bounds: Bounds, edges: Array, start: float, whole: bool
+) -> tuple[Array, Array]:
     """Bounds (N, S, O) and (N, K) of one level; with ``whole``, those of the links' balls instead of each ball's."""
     centre, radius = joint_boxes(t, edges)
     radius = radius + np.broadcast_to(np.asarray(bounds.tracking_error), (arm.n,)) + bounds.joint_pad

@@ -1,4 +1,4 @@
-"""The search for a backup: a batch of candidates, then refinement around the best. What comes back has been certified by itself."""
+"""The search for a backup: a batch of candidates, then refinement around the best. What comes back was certified by itself."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ ROUNDS = 6
 
 @dataclass(frozen=True)
 class Backup:
-    """A certified backup: ``k`` (n,) [rad/s^2], its ``trajectory``, ``cost`` (least is best), lower bound of its clearance [m]."""
+    """A certified backup: ``k`` (n,) [rad/s^2], its ``trajectory``, ``cost`` (least is best), bound of its ``clearance`` [m]."""
 
     k: Array
     trajectory: Trajectory
@@ -33,9 +33,12 @@ class Backup:
     clearance: float
 
 
-def _costs(family: BackupFamily, state: State, k: Array, preference: Array | None, tail: Array | None, tail_times: Array | None) -> Array:
+def _costs(
+    family: BackupFamily, state: State, k: Array, preference: Array | None, tail: Array | None, tail_times: Array | None
+) -> Array:
     if tail is not None and tail_times is not None:
-        return family.cost(*(x[None] for x in state), tail[None], tail_times, k)[0]
+        q, v, a = (x[None] for x in state)
+        return family.cost(q, v, a, tail[None], tail_times, k)[0]
     wanted = np.zeros(k.shape[1]) if preference is None else preference
     return np.mean((k - wanted) ** 2, axis=1)
 
@@ -47,7 +50,8 @@ def _seeds(family: BackupFamily, state: State, preference: Array | None, tail: A
     if preference is not None:
         rows.insert(0, preference)
     if tail is not None and tail_times is not None:
-        rows.insert(0, family.nearest(*(x[None] for x in state), tail[None], tail_times)[0])
+        q, v, a = (x[None] for x in state)
+        rows.insert(0, family.nearest(q, v, a, tail[None], tail_times)[0])
     # k = -v0 / accelerate stops by the end of the first phase
     rows += [-share * state[1] / family.accelerate for share in (0.25, 0.5, 0.75, 1.0)]
     return np.clip(np.asarray(rows), -limit, limit)

@@ -1,7 +1,7 @@
 """The search for a point of the arm outside its occupancy: random and worst-case states, intervals and tracking errors.
 
-Kinematics come from :mod:`tandem.robots`, geometry from the hulls' vertices; the occupancy from the kernels. Used by the property tests
-and by ``tandem bench soundness``.
+Kinematics come from :mod:`tandem.robots`, geometry from the hulls' vertices; the occupancy from the kernels. Used by the
+property tests and by ``tandem bench soundness``.
 """
 
 from __future__ import annotations
@@ -104,11 +104,13 @@ def escapes(
     return Escapes(samples, escaped, margin, where)
 
 
-def moving_ball(arm: ArmModel, bounds: Bounds, declared_speed: float, speed: float = 0.5, latency: float = 0.1, age: float = 0.05) -> float:
+def moving_ball(
+    arm: ArmModel, bounds: Bounds, declared_speed: float, speed: float = 0.5, latency: float = 0.1, age: float = 0.05
+) -> float:
     """Least true clearance [m] among certified cases of a ball that flies at the arm's foremost collision ball.
 
-    It flies at ``speed`` [m/s] and was last seen ``latency + age`` before the motion begins; ``bounds`` and ``declared_speed`` say what the
-    filter is told of that. Negative: certified although they meet.
+    It flies at ``speed`` [m/s] and was last seen ``latency + age`` before the motion begins; ``bounds`` and ``declared_speed``
+    say what the filter is told of that. Negative: certified although they meet.
     """
     t = Trajectory.at_rest(arm.home, 0.3)
     balls = sphere_centers(arm, arm.home)
