@@ -1,11 +1,9 @@
 """What the policy sees and says: conditioning and chunks, both in the mug's frame.
 
 A *step* is position (3) [m], 6-D rotation (6) and gripper width (1) [m] of the hand relative to the mug as last seen, so that a
-grasp is the same numbers wherever the mug stands. Its x and y are compressed far from the mug (:func:`compress`): grasps lie
-within centimetres of each other, ways within decimetres, and a diffusion of few steps blurs what is small against the whole range. The network is given the present step and its change over the last 0.1 s (a
-value of its own: otherwise the speed hides in the difference of two nearly equal numbers), and says by how much the hand is to
-move from there: waypoint h is stored as ``(step_h - step_0) / sqrt(h)``, so that chunks begin where the hand is and near
-waypoints are as finely resolved as far ones. :func:`decode` returns the absolute poses that are executed.
+grasp is the same numbers wherever the mug stands. The network is given the present step and its change over the last 0.1 s (a
+value of its own: otherwise the speed hides in the difference of two nearly equal numbers), and says where the hand is to be.
+:func:`decode` returns the absolute poses that are executed; they leave the present step smoothly, see :func:`entered`.
 """
 
 from __future__ import annotations
@@ -19,27 +17,14 @@ Array = NDArray[np.float64]
 
 #: conditioning: mug position (3) and 6-D rotation (6) in the base frame, the present step, its change since the step before
 COND_DIM = 9 + 2 * 10
-
-
-#: distance up to which x and y are (nearly) themselves [m]
-NEAR = 0.06
-
-
-def compress(step: Array) -> Array:
-    """Steps (..., 10) with x and y replaced by ``NEAR asinh(. / NEAR)``."""
-    return np.concatenate([NEAR * np.arcsinh(step[..., :2] / NEAR), step[..., 2:]], axis=-1)
-
-
-def expand(step: Array) -> Array:
-    """The inverse of :func:`compress`."""
-    return np.concatenate([NEAR * np.sinh(step[..., :2] / NEAR), step[..., 2:]], axis=-1)
+#: how fast a chunk's distance from the present step fades [s]
+ENTRY = 0.4
 
 
 def encode_steps(mug: Array, tcp: Array, width: Array) -> Array:
-    """(..., 10) steps from mug (..., 4, 4) and tcp (..., 4, 4) poses in the base frame, width (...) [m]; compressed."""
+    """(..., 10) steps from mug (..., 4, 4) and tcp (..., 4, 4) poses in the base frame, width (...) [m]."""
     relative = inverse(mug) @ tcp
-    step = np.concatenate([relative[..., :3, 3], rot6d_from_matrix(relative[..., :3, :3]), width[..., None]], axis=-1)
-    return compress(step)
+    return np.concatenate([relative[..., :3, 3], rot6d_from_matrix(relative[..., :3, :3]), width[..., None]], axis=-1)
 
 
 def encode_condition(mug: Array, tcp: Array, width: Array) -> Array:
@@ -54,18 +39,19 @@ def present_step(cond: Array) -> Array:
     return cond[..., 9:19]
 
 
-def step_scale(horizon: int) -> Array:
-    """(horizon, 1) what a waypoint's displacement is divided by."""
-    return np.sqrt(np.arange(1.0, horizon + 1.0))[:, None]
+def entered(chunk: Array, present: Array, dt: float) -> Array:
+    """Chunks (..., H, 10) that begin at the present step (10,).
+
+    A sampled chunk passes near the present step, not through it. What it misses it by (extrapolated from its first two waypoints)
+    is added to it and fades out over :data:`ENTRY` seconds.
+    """
+    missed = present - (2.0 * chunk[..., 0, :] - chunk[..., 1, :])
+    times = dt * np.arange(1, chunk.shape[-2] + 1)
+    return chunk + missed[..., None, :] * np.exp(-((times / ENTRY) ** 2))[:, None]
 
 
-def encode_chunk(steps: Array, present: Array) -> Array:
-    """Chunks (..., H, 10) from steps (..., H, 10) and the present step (..., 10)."""
-    return (steps - present[..., None, :]) / step_scale(steps.shape[-2])
-
-
-def decode(mug: Array, chunk: Array, present: Array) -> tuple[Array, Array]:
+def decode(mug: Array, chunk: Array, present: Array, dt: float = 0.1) -> tuple[Array, Array]:
     """Absolute tcp poses (N, H, 4, 4) and widths (N, H) [m] of chunks (N, H, 10), for mug (4, 4) and the present step (10,)."""
-    steps = expand(present + chunk * step_scale(chunk.shape[-2]))
+    steps = entered(chunk, present, dt)
     relative = pose(steps[..., :3], matrix_from_rot6d(steps[..., 3:9]))
     return mug @ relative, np.clip(steps[..., 9], 0.0, 0.08)

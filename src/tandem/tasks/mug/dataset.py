@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from tandem.tasks.mug.chunks import NEAR, encode_chunk, encode_condition, encode_steps, present_step, step_scale
+from tandem.tasks.mug.chunks import encode_condition, encode_steps
 
 Array = NDArray[np.float64]
 
@@ -31,7 +31,7 @@ def windows(
     steps = np.minimum(start[:, None] + stride * np.arange(1, horizon + 1), len(tcp) - 1)
     past = np.maximum(start[:, None] + np.array([-stride, 0]), 0)
     cond = encode_condition(np.broadcast_to(mug, (len(tcp), 4, 4)), tcp[past], width[past])
-    x = encode_chunk(encode_steps(mug, tcp, width)[steps], present_step(cond))
+    x = encode_steps(mug, tcp, width)[steps]
     return x.astype(np.float32), cond.astype(np.float32)
 
 
@@ -44,14 +44,6 @@ def _standing_start(steps: int, dt: float, lag: float) -> Array:
     at = (t - lag * (1.0 - np.exp(-t / lag))) / dt
     weights = np.maximum(0.0, 1.0 - np.abs(at[:, None] - np.arange(steps + 1)[None]))
     return weights
-
-
-def _compress(step: torch.Tensor) -> torch.Tensor:
-    return torch.cat([NEAR * torch.asinh(step[..., :2] / NEAR), step[..., 2:]], dim=-1)
-
-
-def _expand(step: torch.Tensor) -> torch.Tensor:
-    return torch.cat([NEAR * torch.sinh(step[..., :2] / NEAR), step[..., 2:]], dim=-1)
 
 
 def corrections(
@@ -79,22 +71,16 @@ def corrections(
         return torch.rand(*shape, generator=generator, **tensor)
 
     present, change = cond[:, 9:19], cond[:, 19:]
-    scale = torch.as_tensor(step_scale(steps), **tensor)
-    way = _expand(present[:, None] + chunk * scale)
-    before, present = _expand(present - change), _expand(present)
     still = (uniform(batch) < rest)[:, None]
-    whole = torch.cat([present[:, None], way], dim=1)
-    way = torch.where(still[..., None], torch.as_tensor(_standing_start(steps, dt, lag), **tensor) @ whole, way)
-    before = torch.where(still, present, before)
+    whole = torch.cat([present[:, None], chunk], dim=1)
+    chunk = torch.where(still[..., None], torch.as_tensor(_standing_start(steps, dt, lag), **tensor) @ whole, chunk)
     distance = present[:, :3].norm(dim=1)
     size = uniform(batch) * ((distance - 0.1) / 0.2).clamp(0.1, 1.0)
     sigma = torch.tensor([position] * 3 + [rotation] * 6 + [0.0], **tensor)
     step = size[:, None] * sigma * normal(batch, 10)
     times = dt * torch.arange(1, steps + 1, **tensor)
-    way = way + step[:, None] * torch.exp(-((times / back) ** 2))[None, :, None]
-    present, before = _compress(present + step), _compress(before + step)
-    chunk = (_compress(way) - present[:, None]) / scale
+    chunk = chunk + step[:, None] * torch.exp(-((times / back) ** 2))[None, :, None]
     fine = torch.tensor([0.002] * 3 + [0.005] * 6 + [0.0005], **tensor)
     own = cond[:, :9] + fine[:9] * normal(batch, 9)
-    seen, seen_change = present + fine * normal(batch, 10), present - before + 0.5 * fine * normal(batch, 10)
-    return chunk, torch.cat([own, seen, torch.where(still, 0.0, seen_change)], dim=1)
+    seen, speed = present + step + fine * normal(batch, 10), change + 0.5 * fine * normal(batch, 10)
+    return chunk, torch.cat([own, seen, torch.where(still, 0.0, speed)], dim=1)

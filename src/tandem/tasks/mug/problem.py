@@ -118,7 +118,7 @@ class MugProblem:
         """Inverse kinematics, heads and tails of chunks (N, H, 10) in the data's units."""
         c = self.config
         chunk = x.detach().cpu().numpy().astype(np.float64)
-        poses, width = decode(self.mug, chunk, self.present)
+        poses, width = decode(self.mug, chunk, self.present, c.dt)
         q0, v0, a0 = self.state
         ik = solve_chunk(self.arm, q0, poses, dt=c.dt, posture=np.asarray(c.posture))
         solved = np.all(ik.status == IkStatus.OK, axis=1)

@@ -76,7 +76,7 @@ def run(
         demonstrations_file = share_dir() / "models" / "mug_demonstrations.npz"
         demonstrations.save(demonstrations_file, count, seed)
     data = demonstrations.load(demonstrations_file)
-    outcome = fit(data, TrainingConfig(steps=steps, seed=seed, batch=128, ema=0.9995, parametrisation="v"), progress, device)
+    outcome = fit(data, TrainingConfig(steps=steps, seed=seed, batch=128, ema=0.9995), progress, device)
     outcome.save(
         out, task="mug", demonstrations=len(data["way"]), demonstration_seed=int(data["seed"]),
         command=f"tandem train mug --steps {steps} --seed {seed}", minutes=round((time.monotonic() - began) / 60.0, 1),
