@@ -106,9 +106,10 @@ def obstacle_from_dict(data: Any, where: str) -> Obstacle:
     if missing:
         raise ConfigError(f"{where}: missing key(s) {', '.join(sorted(missing))}")
     try:
-        tuples = {k: tuple(float(x) for x in data[k]) for k in ("size", "position", "quaternion") if k in data}
-        floats = {k: float(data[k]) for k in ("position_error", "speed") if k in data}
-        return Obstacle(name=str(data["name"]), kind=data["kind"], **{"size": (), **tuples, **floats})
+        values: dict[str, Any] = {"size": ()}
+        values |= {k: tuple(float(x) for x in data[k]) for k in ("size", "position", "quaternion") if k in data}
+        values |= {k: float(data[k]) for k in ("position_error", "speed") if k in data}
+        return Obstacle(name=str(data["name"]), kind=data["kind"], **values)
     except (TypeError, ValueError, InputError) as error:
         raise ConfigError(f"{where}: {error}") from error
 

@@ -21,7 +21,7 @@ Array = NDArray[np.float64]
 @lru_cache(maxsize=16)
 def _operator(steps: int, dt: float, cutoff: float) -> tuple[Array, Array]:
     """(steps, steps) map waypoints -> accelerations and (steps, 3) map (q0, v0, a0) -> accelerations."""
-    times = dt * np.arange(steps + 1)
+    times: Array = dt * np.arange(steps + 1, dtype=np.float64)
     eye = np.eye(steps + 1)
     # position at the knots as a linear function of the accelerations at the knots, zero start
     q_of_a, _ = integrate_knots(times, np.zeros(steps + 1), np.zeros(steps + 1), eye)
@@ -30,8 +30,8 @@ def _operator(steps: int, dt: float, cutoff: float) -> tuple[Array, Array]:
     weight = cutoff**-6 * jerk.T @ jerk
     basis = q_of_a[1:, 1:]
     normal = basis.T @ basis + weight[1:, 1:]
-    gain = np.linalg.solve(normal, basis.T)
-    start = np.concatenate([-gain @ free, (-gain @ q_of_a[1:, :1]) - np.linalg.solve(normal, weight[1:, :1])], axis=1)
+    gain: Array = np.asarray(np.linalg.solve(normal, basis.T), dtype=np.float64)
+    start: Array = np.concatenate([-gain @ free, (-gain @ q_of_a[1:, :1]) - np.linalg.solve(normal, weight[1:, :1])], axis=1)
     return gain, start
 
 
@@ -53,6 +53,6 @@ def head_knots(
     state = np.stack([np.broadcast_to(s, (batch, joints)) for s in (q0, v0, a0)], axis=1)
     free = np.einsum("hw,bwn->bhn", gain, waypoints) + np.einsum("hs,bsn->bhn", start, state)
     a = np.concatenate([state[:, 2:3], free], axis=1)
-    times = dt * np.arange(steps + 1)
+    times: Array = dt * np.arange(steps + 1, dtype=np.float64)
     q, v = integrate_knots(times, state[:, 0], state[:, 1], a)
     return times, q, v, a

@@ -113,7 +113,7 @@ class Live:
 class Recorder:
     """Subscribes to :data:`TOPICS` and writes the rosbag2 folder ``folder`` (must not exist) from a thread of its own.
 
-    Use as a context manager; :attr:`live` is read by others under :attr:`lock`. ``domain``: ROS domain id (environment's if None).
+    Use as a context manager; :attr:`live` is read under :attr:`lock`. ``domain``: ROS domain id (None: the environment's).
     """
 
     def __init__(self, folder: Path, namespace: str = "", topics: tuple[Topic, ...] = TOPICS, domain: int | None = None) -> None:

@@ -242,8 +242,8 @@ def occupancy(
         raise InputError(f"edges must rise within 0 .. {trajectory.duration} s")
     packed, t = pack_arm(arm), trajectory
     centers, radii = np.empty((len(edges) - 1, len(packed.ball), 3)), np.empty((len(edges) - 1, len(packed.ball)))
-    knots = [np.require(x, np.float64, ["C", "W"]) for x in (t.times, t.q, t.v, t.a)]
-    code = kernels.sweep(packed, pack_bounds(bounds, arm.n, travel=travel), *knots, edges, centers, radii)
+    times, q, v, a = (np.require(x, np.float64, ["C", "W"]) for x in (t.times, t.q, t.v, t.a))
+    code = kernels.sweep(packed, pack_bounds(bounds, arm.n, travel=travel), times, q, v, a, edges, centers, radii)
     if code in (kernels.BAD, kernels.INCONSISTENT):
         raise InputError(f"trajectory: {REASONS[code].value}")
     return centers, radii, packed.ball[:, 4].astype(np.int64)
