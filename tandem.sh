@@ -122,6 +122,23 @@ ensure_env() {
     exec 9>&-
 }
 
+# --- with ROS installed: the checkout as a package that `ros2 launch tandem ...` and Node(package="tandem") find ----------------
+ament_overlay() {
+    local prefix node
+    prefix=$ENV/ament-$(printf '%s' "$ROOT" | sha256sum | cut -c1-12)
+    if [[ ! -f $prefix/ready ]]; then
+        mkdir -p "$prefix/share/ament_index/resource_index/packages" "$prefix/lib/tandem"
+        : >"$prefix/share/ament_index/resource_index/packages/tandem"
+        ln -sfn "$ROOT" "$prefix/share/tandem"
+        for node in perception planner safety_filter franka_bridge camera scene_publisher recorder; do
+            printf '#!/bin/sh\nexec "%s" -m tandem.nodes.%s "$@"\n' "$ENV/bin/python" "$node" >"$prefix/lib/tandem/$node"
+            chmod +x "$prefix/lib/tandem/$node"
+        done
+        touch "$prefix/ready"
+    fi
+    export AMENT_PREFIX_PATH=$prefix${AMENT_PREFIX_PATH:+:$AMENT_PREFIX_PATH}
+}
+
 # --- what a process of Tandem sees -----------------------------------------------------------------------------------------
 enter_env() {
     if have_ros; then
@@ -132,6 +149,7 @@ enter_env() {
             source "$ROS_ROOT/setup.bash"
             set -u
         fi
+        ament_overlay
     else
         [[ -n ${_ROS_WHEELS_BOOTSTRAP_COMPLETE:-} ]] && unset LD_LIBRARY_PATH     # of another environment's wheels
         unset PYTHONPATH _ROS_WHEELS_BOOTSTRAP_COMPLETE

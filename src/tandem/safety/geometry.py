@@ -17,7 +17,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from tandem.core.errors import InputError
 from tandem.core.scene import MAX_COORDINATE, Obstacle, Scene
-from tandem.robots.model import ArmModel
+from tandem.robots.model import ArmModel, bounding_balls
 from tandem.safety.bounds import Bounds
 from tandem.safety.kernels import (
     BOX,
@@ -147,6 +147,37 @@ def _to_z(axis: Array) -> Array:
     return np.stack([x, np.cross(z, x), z], axis=1)
 
 
+@dataclass(frozen=True)
+class Part:
+    """Neighbouring spheres of one link: their indices in the arm's model, and a ball around them in the link's frame [m]."""
+
+    link: int
+    spheres: tuple[int, ...]
+    center: Array
+    radius: float
+
+
+def parts_of(arm: ArmModel) -> list[Part]:
+    """The links' spheres in parts of at most PART_SIZE, halved along their longest direction."""
+    out = []
+    for link in range(arm.n + 1):
+        groups = [np.flatnonzero(np.asarray(arm.sphere_link) == link)]
+        while groups:
+            group = groups.pop(0)
+            if len(group) == 0:
+                continue
+            center, radius = arm.sphere_center[group], arm.sphere_radius[group]
+            if len(group) > PART_SIZE:
+                longest = np.linalg.svd(center - center.mean(axis=0))[2][0]
+                order = group[np.argsort(center @ longest, kind="stable")]
+                groups = [order[: len(order) // 2], order[len(order) // 2 :], *groups]
+                continue
+            middle, _ = bounding_balls(1, np.zeros(len(group), dtype=np.int64), center, radius)
+            reach = (np.linalg.norm(center - middle[0], axis=1) + radius).max() + 1e-12  # the kernel relies on this
+            out.append(Part(link, tuple(int(s) for s in group), middle[0], float(reach)))
+    return out
+
+
 def pack_arm(arm: ArmModel) -> ArmArrays:
     """Kernel arrays of a :class:`tandem.robots.model.ArmModel` (kept with the object: packing happens once)."""
     cached = _PACKED.get(id(arm))
@@ -159,6 +190,8 @@ def pack_arm(arm: ArmModel) -> ArmArrays:
     return packed
 
 
+#: spheres a part of a link has at most
+PART_SIZE = 6
 _PACKED: dict[int, tuple[ArmModel, ArmArrays]] = {}
 
 
@@ -169,28 +202,25 @@ def _pack_arm(arm: ArmModel) -> ArmArrays:
     turn += [np.eye(3) if np.allclose(a, (0.0, 0.0, 1.0), atol=1e-15) else _to_z(np.asarray(a, float)) for a in arm.axis]
     rotation = np.stack([turn[j].T @ placement[j, :3, :3] @ turn[j + 1] for j in range(n)])
     translation = np.stack([turn[j].T @ placement[j, :3, 3] for j in range(n)])
-    link = np.asarray(arm.sphere_link, dtype=np.int64)
-    order = np.argsort(link, kind="stable")
-    link = link[order]
-    radius = np.asarray(arm.sphere_radius, dtype=np.float64)[order]
-    center = np.stack([turn[k].T @ c for k, c in zip(link, np.asarray(arm.sphere_center, dtype=np.float64)[order], strict=True)])
-    first = np.searchsorted(link, np.arange(n + 2)).astype(np.int64)
-    link_center = np.stack([turn[k].T @ c for k, c in enumerate(np.asarray(arm.link_center, dtype=np.float64))])
-    link_radius = np.full(n + 1, -1.0)
-    for k in range(n + 1):  # recomputed: the kernel relies on every sphere lying in its link's ball
-        part = slice(first[k], first[k + 1])
-        if first[k] < first[k + 1]:
-            link_radius[k] = (np.linalg.norm(center[part] - link_center[k], axis=1) + radius[part]).max() + 1e-12
-    pairs = np.sort(np.asarray(arm.self_pairs, dtype=np.int64).reshape(-1, 2), axis=1)[:, ::-1]
+    balls, rows, of_link = [], [], {}
+    for index, part in enumerate(parts_of(arm)):
+        mine = turn[part.link].T
+        for s in part.spheres:
+            balls.append([*(mine @ arm.sphere_center[s]), arm.sphere_radius[s], part.link, index])
+        rows.append([*(mine @ part.center), part.radius, len(balls) - len(part.spheres), len(balls), part.link])
+        of_link.setdefault(part.link, []).append(index)
+    pairs = [
+        (i, j) for a, b in arm.self_pairs.tolist() for i in of_link.get(max(a, b), []) for j in of_link.get(min(a, b), [])
+    ]
     limits = [np.asarray(getattr(arm, k), dtype=np.float64) for k in ("lower", "upper", "velocity", "acceleration", "jerk")]
     prismatic = np.asarray(arm.joint_type, dtype=np.int64)
     joint = np.concatenate(
         [rotation.reshape(n, 9), translation, prismatic[:, None], np.stack(limits, axis=1), arm.velocity_position], axis=1
     )
-    ball = np.concatenate([center, radius[:, None], link[:, None]], axis=1)
-    links = np.concatenate([link_center, link_radius[:, None], first[:-1, None], first[1:, None]], axis=1)
-    joint, ball, links = (np.ascontiguousarray(x, dtype=np.float64) for x in (joint, ball, links))
-    return ArmArrays(joint, ball, links, np.ascontiguousarray(pairs))
+    return ArmArrays(
+        np.ascontiguousarray(joint, dtype=np.float64), np.array(balls, dtype=np.float64).reshape(-1, 6),
+        np.array(rows, dtype=np.float64).reshape(-1, 7), np.array(pairs, dtype=np.int64).reshape(-1, 2),
+    )
 
 
 def _faces(obstacles: list[Obstacle | Polytope]) -> tuple[IntArray, Array]:

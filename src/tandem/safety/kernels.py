@@ -67,16 +67,16 @@ CHUNK = 16
 
 
 class ArmArrays(NamedTuple):
-    """An arm for the kernels; n joints, L = n + 1 links (0 = base), S balls sorted by link.
+    """An arm for the kernels; n joints, L = n + 1 links (0 = base), Q parts of links, S balls sorted by part.
 
-    ``joint`` (n, JOINT_COLUMNS). ``ball`` (S, 5): centre in the link's frame, radius, link. ``link`` (L, 6): centre and radius
-    of a ball around the link's balls (radius < 0: it has none), its first ball and last + 1. ``pairs`` (P, 2): links (distal,
-    proximal) that must not touch each other.
+    ``joint`` (n, JOINT_COLUMNS). ``ball`` (S, 6): centre in the link's frame, radius, link, part. ``part`` (Q, 7): centre and radius
+    of a ball around the part's balls, its first ball and last + 1, link. ``pairs`` (P, 2): parts (of the distal link, of the
+    proximal link) that must not touch each other.
     """
 
     joint: Array
     ball: Array
-    link: Array
+    part: Array
     pairs: IntArray
 
 
@@ -113,18 +113,19 @@ class FamilyArrays(NamedTuple):
 class Work(NamedTuple):
     """Scratch of one thread.
 
-    ``frame`` (L, 12): rotation and position of the links for q = c. ``chord`` (n,). ``ball`` (S, 4): centre and travel, valid
-    where ``mark`` (L,) holds the current interval's number. ``segment`` (M, n, 4): q, v, a, jerk. ``env`` (levels + 1, ., 2):
+    ``frame`` (L, 12): rotation and position of the links for q = c. ``chord`` (n,). ``ball`` (S, 4) and ``part`` (Q, 4): centre and
+    travel, valid where ``mark`` (Q, 2) (balls of the part, part) holds the current interval's number. ``segment`` (M, n, 4): q, v, a, jerk. ``env`` (levels + 1, ., 2):
     pairs not yet clear (ball * O + obstacle, bound); ``own`` (levels + 1, ., 3): (ball, ball, bound). ``counts`` (levels + 2,
     2): their numbers; the last row counts intervals. ``stack`` (., 3). ``best`` (9,): (bound, time, link, obstacle), (bound,
-    time, link, link), and an upper bound of the clearance. ``todo_env`` (., L * O) link * O + obstacle and ``todo_own`` (., P):
-    pairs of links to begin with, row 0 all of them, row i + 1 those of the i-th interval of a head's backups; ``todo`` (., 2)
+    time, link, link), and an upper bound of the clearance. ``todo_env`` (., Q * O) part * O + obstacle and ``todo_own`` (., P):
+    pairs of parts to begin with, row 0 all of them, row i + 1 those of the i-th interval of a head's backups; ``todo`` (., 2)
     their numbers.
     """
 
     frame: Array
     chord: Array
     ball: Array
+    part: Array
     mark: IntArray
     segment: Array
     env: Array
@@ -140,26 +141,27 @@ class Work(NamedTuple):
 @njit(cache=True, error_model="numpy")
 def make_work(arm: ArmArrays, scene: SceneArrays, bounds: BoundArrays, knots: int, tops: int) -> Work:
     """Scratch large enough for every pair at every level; ``tops``: intervals of a head's backups, 0 without."""
-    n, balls = arm.joint.shape[0], arm.ball.shape[0]
+    n, balls, parts = arm.joint.shape[0], arm.ball.shape[0], arm.part.shape[0]
     own = 0
     for p in range(arm.pairs.shape[0]):
-        a, b = arm.link[arm.pairs[p, 0]], arm.link[arm.pairs[p, 1]]
+        a, b = arm.part[arm.pairs[p, 0]], arm.part[arm.pairs[p, 1]]
         own += int((a[5] - a[4]) * (b[5] - b[4]))
     obstacles = scene.obstacle.shape[0]
     env = balls * obstacles
     rows = bounds.levels + 1
-    todo_env, todo_own = np.empty((tops + 1, (n + 1) * obstacles), np.int64), np.empty((tops + 1, arm.pairs.shape[0]), np.int64)
+    todo_env = np.empty((tops + 1, parts * obstacles), np.int64)
+    todo_own = np.empty((tops + 1, arm.pairs.shape[0]), np.int64)
     todo = np.zeros((tops + 1, 2), np.int64)
-    for link in range(n + 1):
+    for part in range(parts):
         for o in range(obstacles):
-            if arm.link[link, 3] >= 0.0 and scene.obstacle[o, O_SKIP + link] == 0.0:
-                todo_env[0, todo[0, 0]] = link * obstacles + o
+            if scene.obstacle[o, O_SKIP + int(arm.part[part, 6])] == 0.0:
+                todo_env[0, todo[0, 0]] = part * obstacles + o
                 todo[0, 0] += 1
     for p in range(arm.pairs.shape[0]):
         todo_own[0, p] = p
     todo[0, 1] = arm.pairs.shape[0]
     return Work(
-        np.zeros((n + 1, 12)), np.empty(n), np.empty((balls, 4)), np.zeros(n + 1, np.int64), np.empty((knots, n, 4)),
+        np.zeros((n + 1, 12)), np.empty(n), np.empty((balls, 4)), np.empty((parts, 4)), np.zeros((parts, 2), np.int64), np.empty((knots, n, 4)),
         np.empty((rows, env, 2)), np.empty((rows, own, 3)), np.zeros((rows + 1, 2), np.int64), np.empty((2 * rows + 2, 3)),
         np.empty(9), todo_env, todo_own, todo,
     )
@@ -418,16 +420,28 @@ def distance(o: Array, face: Array, px: float, py: float, pz: float) -> float:
 
 
 @njit(cache=True, error_model="numpy")
-def put(arm: ArmArrays, w: Work, link: int) -> None:
-    """Centres of all balls of a link for this interval, computed once an interval; their travel is marked as not known yet."""
+def put(arm: ArmArrays, w: Work, part: int) -> None:
+    """Centres of all balls of a part for this interval, computed once an interval; their travel is marked as not known yet."""
     now = w.counts[w.counts.shape[0] - 1, 0]
-    if w.mark[link] != now:
-        w.mark[link] = now
-        f = w.frame[link]
-        for s in range(int(arm.link[link, 4]), int(arm.link[link, 5])):
+    if w.mark[part, 0] != now:
+        w.mark[part, 0] = now
+        row = arm.part[part]
+        f = w.frame[int(row[6])]
+        for s in range(int(row[4]), int(row[5])):
             b = w.ball[s]
             b[0], b[1], b[2] = world(f, arm.ball[s])
             b[3] = -1.0
+
+
+@njit(cache=True, error_model="numpy")
+def put_part(arm: ArmArrays, w: Work, part: int) -> None:
+    """Centre and travel of a part for this interval, computed once an interval."""
+    now = w.counts[w.counts.shape[0] - 1, 0]
+    if w.mark[part, 1] != now:
+        w.mark[part, 1] = now
+        link, b = int(arm.part[part, 6]), w.part[part]
+        b[0], b[1], b[2] = world(w.frame[link], arm.part[part])
+        b[3] = travel(arm.joint, w.frame, w.chord, b[0], b[1], b[2], link, 0)
 
 
 @njit(cache=True, error_model="numpy")
@@ -493,30 +507,25 @@ def test_own(
 def seed_env(
     arm: ArmArrays, scene: SceneArrays, bounds: BoundArrays, w: Work, t0: float, t1: float, full: bool, row: int
 ) -> bool:
-    """The links against the obstacles in ``w.todo_env[row]``, link balls first; fills level 0. True: a touch ends the search."""
-    obstacles, link = scene.obstacle.shape[0], -1
-    x = y = z = reach = 0.0
+    """The parts against the obstacles in ``w.todo_env[row]``, parts' balls first; fills level 0. True: a touch ends the search."""
+    obstacles = scene.obstacle.shape[0]
     for k in range(w.todo[row, 0]):
-        pair = w.todo_env[row, k]
-        o = pair % obstacles
-        if pair // obstacles != link:
-            link = pair // obstacles
-            x, y, z = world(w.frame[link], arm.link[link])
-            reach = travel(arm.joint, w.frame, w.chord, x, y, z, link, 0) + arm.link[link, 3] + bounds.pad
-        body = scene.obstacle[o]
-        more = reach + body[O_GROW] + body[O_SPEED] * t1
-        dx, dy, dz = x - body[O_AT], y - body[O_AT + 1], z - body[O_AT + 2]
+        part, o = w.todo_env[row, k] // obstacles, w.todo_env[row, k] % obstacles
+        put_part(arm, w, part)
+        at, body = w.part[part], scene.obstacle[o]
+        more = at[3] + arm.part[part, 3] + bounds.pad + body[O_GROW] + body[O_SPEED] * t1
+        dx, dy, dz = at[0] - body[O_AT], at[1] - body[O_AT + 1], at[2] - body[O_AT + 2]
         far = body[O_ROUND] + more + bounds.clearance
         if not full and dx * dx + dy * dy + dz * dz > far * far:
             continue  # clear by the ball around the obstacle
-        low = distance(body, scene.face, x, y, z) - more
+        low = distance(body, scene.face, at[0], at[1], at[2]) - more
         bar = max(bounds.clearance, w.best[8]) if full else bounds.clearance
         if low >= bar:
             if full:
-                note(w.best, 0, low, 0.5 * (t0 + t1), link, o)
+                note(w.best, 0, low, 0.5 * (t0 + t1), arm.part[part, 6], o)
             continue
-        put(arm, w, link)
-        for s in range(int(arm.link[link, 4]), int(arm.link[link, 5])):
+        put(arm, w, part)
+        for s in range(int(arm.part[part, 4]), int(arm.part[part, 5])):
             if test_env(arm, scene, bounds, w, s, o, low, t0, t1, full, 0):
                 return True
     return False
@@ -524,16 +533,17 @@ def seed_env(
 
 @njit(cache=True, error_model="numpy")
 def seed_pair(arm: ArmArrays, bounds: BoundArrays, w: Work, a: int, b: int, low: float, t: float, full: bool) -> bool:
-    """All balls of link ``a`` against all of the earlier link ``b``; fills level 0. True: a touch ends the search."""
+    """All balls of part ``a`` against all of part ``b`` of an earlier link; fills level 0. True: a touch ends the search."""
     put(arm, w, a)
     put(arm, w, b)
-    b0, b1 = int(arm.link[b, 4]), int(arm.link[b, 5])
-    for i in range(int(arm.link[a, 4]), int(arm.link[a, 5])):
+    link, base = int(arm.part[a, 6]), int(arm.part[b, 6])
+    b0, b1 = int(arm.part[b, 4]), int(arm.part[b, 5])
+    for i in range(int(arm.part[a, 4]), int(arm.part[a, 5])):
         x, y, z = w.ball[i, 0], w.ball[i, 1], w.ball[i, 2]
-        reach = travel(arm.joint, w.frame, w.chord, x, y, z, a, b)
-        base = reach + arm.ball[i, 3] + bounds.pad
+        reach = travel(arm.joint, w.frame, w.chord, x, y, z, link, base)
+        size = reach + arm.ball[i, 3] + bounds.pad
         for j in range(b0, b1):
-            dx, dy, dz, far = x - w.ball[j, 0], y - w.ball[j, 1], z - w.ball[j, 2], base + arm.ball[j, 3]
+            dx, dy, dz, far = x - w.ball[j, 0], y - w.ball[j, 1], z - w.ball[j, 2], size + arm.ball[j, 3]
             if not full and dx * dx + dy * dy + dz * dz > far * far:
                 continue
             if test_own(arm, bounds, w, i, j, reach, low, t, full, 0):
@@ -543,20 +553,23 @@ def seed_pair(arm: ArmArrays, bounds: BoundArrays, w: Work, a: int, b: int, low:
 
 @njit(cache=True, error_model="numpy")
 def seed_own(arm: ArmArrays, bounds: BoundArrays, w: Work, t: float, full: bool, row: int) -> bool:
-    """The pairs of links in ``w.todo_own[row]``, link balls first; fills level 0. True: a touch ends the search."""
+    """The pairs of parts in ``w.todo_own[row]``, their balls first; fills level 0. True: a touch ends the search."""
     for k in range(w.todo[row, 1]):
         p = w.todo_own[row, k]
         a, b = arm.pairs[p, 0], arm.pairs[p, 1]
-        one, two = arm.link[a], arm.link[b]
-        ax, ay, az = world(w.frame[a], one)
-        bx, by, bz = world(w.frame[b], two)
-        dx, dy, dz = ax - bx, ay - by, az - bz
-        low = math.sqrt(dx * dx + dy * dy + dz * dz) - one[3] - two[3] - bounds.pad
+        put_part(arm, w, a)
+        put_part(arm, w, b)
+        one, two = w.part[a], w.part[b]
+        dx, dy, dz, size = one[0] - two[0], one[1] - two[1], one[2] - two[2], arm.part[a, 3] + arm.part[b, 3] + bounds.pad
+        square, far = dx * dx + dy * dy + dz * dz, size + one[3]
+        if not full and square > far * far:
+            continue  # clear even by the travel in the base frame, which is more
+        link, base = int(arm.part[a, 6]), int(arm.part[b, 6])
+        low = math.sqrt(square) - size - travel(arm.joint, w.frame, w.chord, one[0], one[1], one[2], link, base)
         bar = max(0.0, w.best[8]) if full else 0.0
-        low = low - travel(arm.joint, w.frame, w.chord, ax, ay, az, a, b) if low >= bar else -math.inf
         if low >= bar:
             if full:
-                note(w.best, 4, low, t, a, b)
+                note(w.best, 4, low, t, link, base)
             continue
         if seed_pair(arm, bounds, w, a, b, low, t, full):
             return True
@@ -572,7 +585,7 @@ def refine(
     for k in range(w.counts[level - 1, 0]):
         pair = int(w.env[level - 1, k, 0])
         s, o = pair // obstacles, pair % obstacles
-        put(arm, w, int(arm.ball[s, 4]))
+        put(arm, w, int(arm.ball[s, 5]))
         if test_env(arm, scene, bounds, w, s, o, w.env[level - 1, k, 1], t0, t1, full, level):
             return True
     ball, base, reach = -1, -1, 0.0
@@ -581,9 +594,9 @@ def refine(
         a, b = int(arm.ball[i, 4]), int(arm.ball[j, 4])
         if i != ball or b != base:
             ball, base = i, b
-            put(arm, w, a)
-            put(arm, w, b)
+            put(arm, w, int(arm.ball[i, 5]))
             reach = travel(arm.joint, w.frame, w.chord, w.ball[i, 0], w.ball[i, 1], w.ball[i, 2], a, b)
+        put(arm, w, int(arm.ball[j, 5]))
         if test_own(arm, bounds, w, i, j, reach, w.own[level - 1, k, 2], 0.5 * (t0 + t1), full, level):
             return True
     return False
@@ -767,21 +780,24 @@ def cull(
         t1 = end * (i + 1) / top
         hull(arm, bounds, family, w, zero, unit, least, most, end * i / top, t1)
         w.todo[i + 1, 0] = w.todo[i + 1, 1] = 0
+        w.counts[w.counts.shape[0] - 1, 0] += 1
         for x in range(w.todo[0, 0]):
-            link, o = w.todo_env[0, x] // obstacles, w.todo_env[0, x] % obstacles
-            body = scene.obstacle[o]
-            px, py, pz = world(w.frame[link], arm.link[link])
-            reach = travel(arm.joint, w.frame, w.chord, px, py, pz, link, 0) + arm.link[link, 3] + bounds.pad
-            more = reach + body[O_GROW] + body[O_SPEED] * (offset + t1)
-            if not distance(body, scene.face, px, py, pz) - more >= bounds.clearance:
+            part, o = w.todo_env[0, x] // obstacles, w.todo_env[0, x] % obstacles
+            put_part(arm, w, part)
+            at, body = w.part[part], scene.obstacle[o]
+            more = at[3] + arm.part[part, 3] + bounds.pad + body[O_GROW] + body[O_SPEED] * (offset + t1)
+            if not distance(body, scene.face, at[0], at[1], at[2]) - more >= bounds.clearance:
                 w.todo_env[i + 1, w.todo[i + 1, 0]] = w.todo_env[0, x]
                 w.todo[i + 1, 0] += 1
         for p in range(arm.pairs.shape[0]):
-            one, two = arm.pairs[p, 0], arm.pairs[p, 1]
-            px, py, pz = world(w.frame[one], arm.link[one])
-            bx, by, bz = world(w.frame[two], arm.link[two])
-            apart = math.sqrt((px - bx) ** 2 + (py - by) ** 2 + (pz - bz) ** 2) - arm.link[one, 3] - arm.link[two, 3] - bounds.pad
-            if not apart - travel(arm.joint, w.frame, w.chord, px, py, pz, one, two) >= 0.0:
+            first, second = arm.pairs[p, 0], arm.pairs[p, 1]
+            put_part(arm, w, first)
+            put_part(arm, w, second)
+            one, two = w.part[first], w.part[second]
+            apart = math.sqrt((one[0] - two[0]) ** 2 + (one[1] - two[1]) ** 2 + (one[2] - two[2]) ** 2)
+            apart -= arm.part[first, 3] + arm.part[second, 3] + bounds.pad
+            link, base = int(arm.part[first, 6]), int(arm.part[second, 6])
+            if not apart - travel(arm.joint, w.frame, w.chord, one[0], one[1], one[2], link, base) >= 0.0:
                 w.todo_own[i + 1, w.todo[i + 1, 1]] = p
                 w.todo[i + 1, 1] += 1
 
@@ -849,8 +865,8 @@ def sweep(
     for i in range(edges.shape[0] - 1):
         work.counts[work.counts.shape[0] - 1, 0] += 1
         place(arm.joint, bounds, work, times, edges[i], edges[i + 1])
-        for link in range(arm.link.shape[0]):
-            put(arm, work, link)
+        for part in range(arm.part.shape[0]):
+            put(arm, work, part)
         for s in range(arm.ball.shape[0]):
             b = work.ball[s]
             centers[i, s, 0], centers[i, s, 1], centers[i, s, 2] = b[0], b[1], b[2]

@@ -17,6 +17,7 @@ from tandem.core.types import Reason
 from tandem.robots.kinematics import fk
 from tandem.robots.model import ArmModel, velocity_limits
 from tandem.safety.bounds import Bounds
+from tandem.safety.geometry import parts_of
 
 Array = NDArray[np.float64]
 
@@ -112,16 +113,15 @@ def broken_limit(arm: ArmModel, t: Trajectory) -> Reason | None:
 def _level(
     arm: ArmModel, t: Trajectory, scene: Scene, bounds: Bounds, edges: Array, start: float, whole: bool
 ) -> tuple[Array, Array]:
-    """Bounds (N, S, O) and (N, K) of one level; with ``whole``, those of the links' balls instead of each ball's."""
+    """Bounds (N, S, O) and (N, K) of one level; with ``whole``, those of the parts' balls instead of each ball's."""
     centre, radius = joint_boxes(t, edges)
     radius = radius + np.broadcast_to(np.asarray(bounds.tracking_error), (arm.n,)) + bounds.joint_pad
     frames = fk(arm, centre)
     link = np.asarray(arm.sphere_link)
     if whole:
-        local, size = arm.link_center[link], np.zeros(len(link))
-        for k in set(link.tolist()):
-            reach = np.linalg.norm(arm.sphere_center[link == k] - arm.link_center[k], axis=1) + arm.sphere_radius[link == k]
-            size[link == k] = reach.max() + 1e-12
+        local, size = np.empty((len(link), 3)), np.empty(len(link))
+        for part in parts_of(arm):
+            local[list(part.spheres)], size[list(part.spheres)] = part.center, part.radius
     else:
         local, size = arm.sphere_center, arm.sphere_radius
     own_frame = frames[:, link]
