@@ -13,7 +13,8 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from tandem.core.scene import Scene
+from tandem.core.scene import TABLE, Obstacle, Scene
+from tandem.core.trajectory import Trajectory
 from tandem.core.types import Candidate, Commitment, Counters, ObjectPose, Proposal
 from tandem.diffusion.denoiser import NetworkDenoiser
 from tandem.diffusion.result import SampleResult
@@ -78,9 +79,20 @@ class MugPlanner:
         family = BackupFamily(k_max=(task.backup_peak,) * arm.n)
         method = load_sampler(sampler)
         denoiser = load_policy(task, device)
-        return cls(
+        planner = cls(
             arm, load_bounds(task.safety), family, task, denoiser, method, seed=seed, certified_only=method.name != "policy"
         )
+        planner.warm_up()
+        return planner
+
+    def warm_up(self) -> None:
+        """Make one plan that nobody gets, so that the first real one does not pay for loading compiled code."""
+        still = Commitment(Trajectory.at_rest(self.arm.home, 1.0), 0.0, np.full(2, self.arm.stroke))
+        mug = np.eye(4)
+        mug[:3, 3] = 0.5, 0.0, 0.0
+        box = Obstacle("warm-up", "box", (0.02, 0.02, 0.02), (0.4, -0.4, 0.3))
+        self.plan(ObjectPose(mug, np.eye(6) * 1e-6, 0.0), still, Scene((TABLE, box)), 0.5, 0.0)
+        self.reset(self.seed)
 
     def reset(self, seed: int) -> None:
         """Forget the mug and start the random sequence of ``seed``."""
