@@ -202,7 +202,9 @@ def _pack_arm(arm: ArmModel) -> ArmArrays:
     turn += [np.eye(3) if np.allclose(a, (0.0, 0.0, 1.0), atol=1e-15) else _to_z(np.asarray(a, float)) for a in arm.axis]
     rotation = np.stack([turn[j].T @ placement[j, :3, :3] @ turn[j + 1] for j in range(n)])
     translation = np.stack([turn[j].T @ placement[j, :3, 3] for j in range(n)])
-    balls, rows, of_link = [], [], {}
+    balls: list[list[float]] = []
+    rows: list[list[float]] = []
+    of_link: dict[int, list[int]] = {}
     for index, part in enumerate(parts_of(arm)):
         mine = turn[part.link].T
         for s in part.spheres:

@@ -20,8 +20,10 @@ are not go down, until the finest interval. If the balls touch at the middle its
 finer interval can be clear: the search ends.
 
 Every array is float64, every sum in a fixed order: the result does not depend on the number of threads. Arms, scenes and scratch
-space are few wide arrays, because every array argument of a compiled function costs seven words at each call. All compiled code
-is in this one file on purpose: Numba's cache notices changes of the file a function stands in, not of its callees.
+space are few wide arrays, because every array argument of a compiled function costs seven words at each call; inner loops
+index local names of them and make no views, because each view and each access to a tuple's member counts references atomically.
+All compiled code is in this one file on purpose: Numba's cache notices changes of the file a function stands in, not of its
+callees.
 """
 
 from __future__ import annotations
@@ -62,6 +64,8 @@ REST_TOLERANCE = 1e-6
 SPEED_SPLITS = 20
 #: held during every parallel call: Numba's thread pool must not be entered from two Python threads at once
 PARALLEL_LOCK = threading.Lock()
+#: ends of earlier searches that are remembered
+KILLERS = 4
 #: trajectories one scratch space serves in turn
 CHUNK = 16
 
@@ -69,9 +73,9 @@ CHUNK = 16
 class ArmArrays(NamedTuple):
     """An arm for the kernels; n joints, L = n + 1 links (0 = base), Q parts of links, S balls sorted by part.
 
-    ``joint`` (n, JOINT_COLUMNS). ``ball`` (S, 6): centre in the link's frame, radius, link, part. ``part`` (Q, 7): centre and radius
-    of a ball around the part's balls, its first ball and last + 1, link. ``pairs`` (P, 2): parts (of the distal link, of the
-    proximal link) that must not touch each other.
+    ``joint`` (n, JOINT_COLUMNS). ``ball`` (S, 6): centre in the link's frame, radius, link, part. ``part`` (Q, 7): centre and
+    radius of a ball around the part's balls, its first ball and last + 1, link. ``pairs`` (P, 2): parts (of the distal link,
+    of the proximal link) that must not touch each other.
     """
 
     joint: Array
@@ -113,13 +117,15 @@ class FamilyArrays(NamedTuple):
 class Work(NamedTuple):
     """Scratch of one thread.
 
-    ``frame`` (L, 12): rotation and position of the links for q = c. ``chord`` (n,). ``ball`` (S, 4) and ``part`` (Q, 4): centre and
-    travel, valid where ``mark`` (Q, 2) (balls of the part, part) holds the current interval's number. ``segment`` (M, n, 4): q, v, a, jerk. ``env`` (levels + 1, ., 2):
-    pairs not yet clear (ball * O + obstacle, bound); ``own`` (levels + 1, ., 3): (ball, ball, bound). ``counts`` (levels + 2,
-    2): their numbers; the last row counts intervals. ``stack`` (., 3). ``best`` (9,): (bound, time, link, obstacle), (bound,
-    time, link, link), and an upper bound of the clearance. ``todo_env`` (., Q * O) part * O + obstacle and ``todo_own`` (., P):
-    pairs of parts to begin with, row 0 all of them, row i + 1 those of the i-th interval of a head's backups; ``todo`` (., 2)
-    their numbers.
+    ``frame`` (L, 12): rotation and position of the links for q = c. ``chord`` (n,). ``ball`` (S, 4) and ``part`` (Q, 4): centre
+    and travel, valid where ``mark`` (Q, 2) (balls of the part, part) holds the current interval's number.
+    ``segment`` (M, n, 4): q, v, a, jerk. ``env`` (levels + 1, ., 2): pairs not yet clear (ball * O + obstacle, bound);
+    ``own`` (levels + 1, ., 3): (ball, ball, bound). ``counts`` (levels + 2, 2): their numbers; the last row: the interval's
+    number, the number of killers. ``stack`` (., 3): start, end, level. ``best`` (12,): (bound, time, link, obstacle),
+    (bound, time, link, link), an upper bound of the clearance, and what ended the search: time, ball, obstacle or -1 - other
+    ball. ``killer`` (KILLERS, 3): such ends of a head's earlier backups, tried first on the next.
+    ``todo_env`` (., Q * O) part * O + obstacle and ``todo_own`` (., P): pairs to begin with, row 0 all of them, row i + 1
+    those of the i-th interval of a head's backups; ``todo`` (., 2) their numbers.
     """
 
     frame: Array
@@ -136,6 +142,7 @@ class Work(NamedTuple):
     todo_env: IntArray
     todo_own: IntArray
     todo: IntArray
+    killer: Array
 
 
 @njit(cache=True, error_model="numpy")
@@ -161,9 +168,10 @@ def make_work(arm: ArmArrays, scene: SceneArrays, bounds: BoundArrays, knots: in
         todo_own[0, p] = p
     todo[0, 1] = arm.pairs.shape[0]
     return Work(
-        np.zeros((n + 1, 12)), np.empty(n), np.empty((balls, 4)), np.empty((parts, 4)), np.zeros((parts, 2), np.int64), np.empty((knots, n, 4)),
+        np.zeros((n + 1, 12)), np.empty(n), np.empty((balls, 4)), np.empty((parts, 4)), np.zeros((parts, 2), np.int64),
+        np.empty((knots, n, 4)),
         np.empty((rows, env, 2)), np.empty((rows, own, 3)), np.zeros((rows + 1, 2), np.int64), np.empty((2 * rows + 2, 3)),
-        np.empty(9), todo_env, todo_own, todo,
+        np.empty(12), todo_env, todo_own, todo, np.empty((KILLERS, 3)),
     )
 
 
@@ -210,16 +218,16 @@ def speed_range(v0: float, a0: float, j: float, s0: float, s1: float) -> tuple[f
 
 
 @njit(cache=True, error_model="numpy")
-def speed_fits(joint: Array, vl: float, vh: float, ql: float, qh: float) -> bool:
+def speed_fits(joint: Array, d: int, vl: float, vh: float, ql: float, qh: float) -> bool:
     """Whether velocities vl .. vh obey the position-dependent limits wherever the joint is between ql and qh."""
-    a, b = joint[J_LAW], joint[J_LAW + 1]
+    a, b = joint[d, J_LAW], joint[d, J_LAW + 1]
     up, down = max(0.0, vh - LIMIT_SLACK), max(0.0, -vl - LIMIT_SLACK)
-    good = up == 0.0 or (qh <= joint[J_LAW + 2] and (up + a) * (up + a) <= b * (joint[J_LAW + 2] - qh))
-    return good and (down == 0.0 or (ql >= joint[J_LAW + 3] and (down + a) * (down + a) <= b * (ql - joint[J_LAW + 3])))
+    good = up == 0.0 or (qh <= joint[d, J_LAW + 2] and (up + a) * (up + a) <= b * (joint[d, J_LAW + 2] - qh))
+    return good and (down == 0.0 or (ql >= joint[d, J_LAW + 3] and (down + a) * (down + a) <= b * (ql - joint[d, J_LAW + 3])))
 
 
 @njit(cache=True, error_model="numpy")
-def speed_law_holds(joint: Array, q0: float, v0: float, a0: float, j: float, length: float) -> bool:
+def speed_law_holds(joint: Array, d: int, q0: float, v0: float, a0: float, j: float, length: float) -> bool:
     """Whether ``v <= max(0, sqrt(b (up - q)) - a)`` and its mirror image hold during a whole segment.
 
     On a piece, the greatest velocity is compared with the limit at the greatest position (the limit falls with q): sufficient on
@@ -230,7 +238,7 @@ def speed_law_holds(joint: Array, q0: float, v0: float, a0: float, j: float, len
         s1 = min(length, s0 + step)
         vl, vh = speed_range(v0, a0, j, s0, s1)
         ql, qh = cubic_range(q0, v0, a0, j, s0, s1)
-        if speed_fits(joint, vl, vh, ql, qh):
+        if speed_fits(joint, d, vl, vh, ql, qh):
             s0, step = s1, 2.0 * step
         else:
             step *= 0.5
@@ -240,22 +248,21 @@ def speed_law_holds(joint: Array, q0: float, v0: float, a0: float, j: float, len
 
 
 @njit(cache=True, error_model="numpy")
-def segment_limits(joint: Array, segment: Array, a1: float, h: float) -> int:
-    """Limits of one joint during one segment (q, v, a, jerk) of length h [s] that ends with acceleration a1: a code."""
-    q0, v0, a0, j = segment[0], segment[1], segment[2], segment[3]
+def segment_limits(joint: Array, d: int, q0: float, v0: float, a0: float, j: float, a1: float, h: float) -> int:
+    """Limits of joint ``d`` during one segment of length h [s] that ends with acceleration a1: a code."""
     ql, qh = cubic_range(q0, v0, a0, j, 0.0, h)
-    if not (ql >= joint[J_LOWER] - LIMIT_SLACK and qh <= joint[J_UPPER] + LIMIT_SLACK):
+    if not (ql >= joint[d, J_LOWER] - LIMIT_SLACK and qh <= joint[d, J_UPPER] + LIMIT_SLACK):
         return POSITION
     vl, vh = speed_range(v0, a0, j, 0.0, h)
-    top = joint[J_SPEED] * (1.0 + LIMIT_SLACK)
+    top = joint[d, J_SPEED] * (1.0 + LIMIT_SLACK)
     if not (vl >= -top and vh <= top):
         return VELOCITY
-    if not (math.isnan(joint[J_LAW]) or speed_fits(joint, vl, vh, ql, qh) or speed_law_holds(joint, q0, v0, a0, j, h)):
+    if not (math.isnan(joint[d, J_LAW]) or speed_fits(joint, d, vl, vh, ql, qh) or speed_law_holds(joint, d, q0, v0, a0, j, h)):
         return VELOCITY
-    top = joint[J_ACCELERATION] * (1.0 + LIMIT_SLACK)
+    top = joint[d, J_ACCELERATION] * (1.0 + LIMIT_SLACK)
     if not (abs(a0) <= top and abs(a1) <= top):
         return ACCELERATION
-    return OK if abs(j) <= joint[J_JERK] * (1.0 + LIMIT_SLACK) else JERK
+    return OK if abs(j) <= joint[d, J_JERK] * (1.0 + LIMIT_SLACK) else JERK
 
 
 @njit(cache=True, error_model="numpy")
@@ -279,10 +286,10 @@ def limits(joint: Array, times: Array, q: Array, v: Array, a: Array, segment: Ar
             gap_q = abs(q0 + h * (v0 + h * (2.0 * a0 + a1) / 6.0) - q[i + 1, d])
             if not (gap_v <= KNOT_TOLERANCE and gap_q <= KNOT_TOLERANCE):
                 return INCONSISTENT, times[i], d
-            s = segment[i, d]
-            s[0], s[1], s[2], s[3] = q0, v0, a0, (a1 - a0) / h
+            j = (a1 - a0) / h
+            segment[i, d, 0], segment[i, d, 1], segment[i, d, 2], segment[i, d, 3] = q0, v0, a0, j
             if code == OK:
-                code = segment_limits(joint[d], s, a1, h)
+                code = segment_limits(joint, d, q0, v0, a0, j, a1, h)
                 time, which = times[i], d
     if last and code == OK:
         for d in range(n):
@@ -298,33 +305,35 @@ def tops(end: float, bounds: BoundArrays) -> int:
 
 
 @njit(cache=True, error_model="numpy")
-def put_frame(row: Array, before: Array, after: Array, c: float) -> None:
-    """Frame (12,) of a link from its parent's, for a joint at ``c``."""
-    if row[J_SLIDES] != 0.0:
-        co, si, slide = 1.0, 0.0, c
-    else:
+def put_frame(joint: Array, frame: Array, d: int, c: float) -> None:
+    """Frame (row d + 1) of a link from its parent's (row d), for joint ``d`` at ``c``."""
+    co, si, slide = 1.0, 0.0, c
+    if joint[d, J_SLIDES] == 0.0:
         co, si, slide = math.cos(c), math.sin(c), 0.0
     for x in range(3):
-        e0, e1, e2 = before[3 * x], before[3 * x + 1], before[3 * x + 2]
-        f0 = e0 * row[0] + e1 * row[3] + e2 * row[6]
-        f1 = e0 * row[1] + e1 * row[4] + e2 * row[7]
-        f2 = e0 * row[2] + e1 * row[5] + e2 * row[8]
-        after[3 * x] = f0 * co + f1 * si
-        after[3 * x + 1] = f1 * co - f0 * si
-        after[3 * x + 2] = f2
-        after[9 + x] = before[9 + x] + e0 * row[J_SHIFT] + e1 * row[J_SHIFT + 1] + e2 * row[J_SHIFT + 2] + slide * f2
+        e0, e1, e2 = frame[d, 3 * x], frame[d, 3 * x + 1], frame[d, 3 * x + 2]
+        f0 = e0 * joint[d, 0] + e1 * joint[d, 3] + e2 * joint[d, 6]
+        f1 = e0 * joint[d, 1] + e1 * joint[d, 4] + e2 * joint[d, 7]
+        f2 = e0 * joint[d, 2] + e1 * joint[d, 5] + e2 * joint[d, 8]
+        frame[d + 1, 3 * x] = f0 * co + f1 * si
+        frame[d + 1, 3 * x + 1] = f1 * co - f0 * si
+        frame[d + 1, 3 * x + 2] = f2
+        shift = e0 * joint[d, J_SHIFT] + e1 * joint[d, J_SHIFT + 1] + e2 * joint[d, J_SHIFT + 2]
+        frame[d + 1, 9 + x] = frame[d, 9 + x] + shift + slide * f2
 
 
 @njit(cache=True, error_model="numpy")
-def chord_of(row: Array, r: float) -> float:
+def chord_of(slides: float, r: float) -> float:
     """Factor of the displacement bound for a joint within r."""
-    return r if row[J_SLIDES] != 0.0 else 2.0 * math.sin(0.5 * min(r, math.pi))
+    return r if slides != 0.0 else 2.0 * math.sin(0.5 * min(r, math.pi))
 
 
 @njit(cache=True, error_model="numpy")
-def place(joint: Array, bounds: BoundArrays, w: Work, times: Array, t0: float, t1: float) -> None:
-    """Chords and link frames for the interval [t0, t1]."""
-    n = joint.shape[0]
+def place(
+    joint: Array, tracking: Array, pad: float, scale: float, frame: Array, chord: Array, segment: Array, times: Array,
+    t0: float, t1: float,
+) -> None:
+    """Chords and link frames for the interval [t0, t1]. ``scale``: the factor ``travel`` of :class:`BoundArrays`."""
     last = times.shape[0] - 2
     i0 = 0
     while i0 < last and times[i0 + 1] <= t0:
@@ -336,18 +345,16 @@ def place(joint: Array, bounds: BoundArrays, w: Work, times: Array, t0: float, t
     im = i0
     while im < i1 and times[im + 1] <= mid:
         im += 1
-    w.frame[0, 0] = w.frame[0, 4] = w.frame[0, 8] = 1.0
-    for d in range(n):
-        s = w.segment[im, d]
-        c = cubic(s[0], s[1], s[2], s[3], mid - times[im])
+    frame[0, 0] = frame[0, 4] = frame[0, 8] = 1.0
+    for d in range(joint.shape[0]):
+        c = cubic(segment[im, d, 0], segment[im, d, 1], segment[im, d, 2], segment[im, d, 3], mid - times[im])
         r = 0.0
         for i in range(i0, i1 + 1):
-            s = w.segment[i, d]
-            lo, hi = cubic_range(s[0], s[1], s[2], s[3], max(0.0, t0 - times[i]), min(times[i + 1], t1) - times[i])
+            s0, s1 = max(0.0, t0 - times[i]), min(times[i + 1], t1) - times[i]
+            lo, hi = cubic_range(segment[i, d, 0], segment[i, d, 1], segment[i, d, 2], segment[i, d, 3], s0, s1)
             r = max(r, max(hi - c, c - lo))
-        r = r * bounds.travel + bounds.tracking[d] + bounds.joint_pad
-        w.chord[d] = chord_of(joint[d], r)
-        put_frame(joint[d], w.frame[d], w.frame[d + 1], c)
+        chord[d] = chord_of(joint[d, J_SLIDES], r * scale + tracking[d] + pad)
+        put_frame(joint, frame, d, c)
 
 
 @njit(cache=True, error_model="numpy")
@@ -358,36 +365,36 @@ def travel(joint: Array, frame: Array, chord: Array, x: float, y: float, z: floa
         if joint[j, J_SLIDES] != 0.0:
             total += chord[j]
             continue
-        f = frame[j + 1]
-        dx, dy, dz = x - f[9], y - f[10], z - f[11]
-        cx, cy, cz = dy * f[8] - dz * f[5], dz * f[2] - dx * f[8], dx * f[5] - dy * f[2]
+        dx, dy, dz = x - frame[j + 1, 9], y - frame[j + 1, 10], z - frame[j + 1, 11]
+        ux, uy, uz = frame[j + 1, 2], frame[j + 1, 5], frame[j + 1, 8]
+        cx, cy, cz = dy * uz - dz * uy, dz * ux - dx * uz, dx * uy - dy * ux
         total += chord[j] * (math.sqrt(cx * cx + cy * cy + cz * cz) + total)
     return total
 
 
 @njit(cache=True, inline="always", error_model="numpy")
-def world(f: Array, p: Array) -> tuple[float, float, float]:
-    """Where the point p (3,) of a link with frame f (12,) is for q = c."""
+def world(frame: Array, link: int, x: float, y: float, z: float) -> tuple[float, float, float]:
+    """Where the point (x, y, z) of a link is for q = c."""
     return (
-        f[9] + f[0] * p[0] + f[1] * p[1] + f[2] * p[2],
-        f[10] + f[3] * p[0] + f[4] * p[1] + f[5] * p[2],
-        f[11] + f[6] * p[0] + f[7] * p[1] + f[8] * p[2],
+        frame[link, 9] + frame[link, 0] * x + frame[link, 1] * y + frame[link, 2] * z,
+        frame[link, 10] + frame[link, 3] * x + frame[link, 4] * y + frame[link, 5] * z,
+        frame[link, 11] + frame[link, 6] * x + frame[link, 7] * y + frame[link, 8] * z,
     )
 
 
 @njit(cache=True, error_model="numpy")
-def round_distance(kind: int, o: Array, x: float, y: float, z: float) -> float:
-    """Signed distance to a sphere, cylinder or capsule from a point relative to its centre, base frame."""
+def round_distance(kind: int, body: Array, o: int, x: float, y: float, z: float) -> float:
+    """Signed distance to a sphere, cylinder or capsule (row ``o``) from a point relative to its centre, base frame."""
     if kind == SPHERE:
-        return math.sqrt(x * x + y * y + z * z) - o[O_SIZE]
-    along = o[O_TURN + 6] * x + o[O_TURN + 7] * y + o[O_TURN + 8] * z
-    u = o[O_TURN] * x + o[O_TURN + 1] * y + o[O_TURN + 2] * z
-    v = o[O_TURN + 3] * x + o[O_TURN + 4] * y + o[O_TURN + 5] * z
-    rho, over = math.sqrt(u * u + v * v), abs(along) - o[O_SIZE + 1]
+        return math.sqrt(x * x + y * y + z * z) - body[o, O_SIZE]
+    along = body[o, O_TURN + 6] * x + body[o, O_TURN + 7] * y + body[o, O_TURN + 8] * z
+    u = body[o, O_TURN] * x + body[o, O_TURN + 1] * y + body[o, O_TURN + 2] * z
+    v = body[o, O_TURN + 3] * x + body[o, O_TURN + 4] * y + body[o, O_TURN + 5] * z
+    rho, over = math.sqrt(u * u + v * v), abs(along) - body[o, O_SIZE + 1]
     if kind == CAPSULE:
         over = max(over, 0.0)
-        return math.sqrt(rho * rho + over * over) - o[O_SIZE]
-    rho -= o[O_SIZE]
+        return math.sqrt(rho * rho + over * over) - body[o, O_SIZE]
+    rho -= body[o, O_SIZE]
     inside = max(rho, over)
     if inside <= 0.0:
         return inside
@@ -396,55 +403,51 @@ def round_distance(kind: int, o: Array, x: float, y: float, z: float) -> float:
 
 
 @njit(cache=True, error_model="numpy")
-def distance(o: Array, face: Array, px: float, py: float, pz: float) -> float:
-    """Signed distance from a point to an obstacle (negative inside); for polytopes a lower bound: the greatest face distance."""
-    kind = int(o[O_KIND])
-    dx, dy, dz = px - o[O_AT], py - o[O_AT + 1], pz - o[O_AT + 2]
+def distance(body: Array, face: Array, o: int, px: float, py: float, pz: float) -> float:
+    """Signed distance from a point to obstacle ``o`` (negative inside); of a polytope a lower bound: its greatest face."""
+    kind = int(body[o, O_KIND])
+    dx, dy, dz = px - body[o, O_AT], py - body[o, O_AT + 1], pz - body[o, O_AT + 2]
     if kind == BOX:
-        x = abs(o[O_TURN] * dx + o[O_TURN + 1] * dy + o[O_TURN + 2] * dz) - o[O_SIZE]
-        y = abs(o[O_TURN + 3] * dx + o[O_TURN + 4] * dy + o[O_TURN + 5] * dz) - o[O_SIZE + 1]
-        z = abs(o[O_TURN + 6] * dx + o[O_TURN + 7] * dy + o[O_TURN + 8] * dz) - o[O_SIZE + 2]
+        x = abs(body[o, O_TURN] * dx + body[o, O_TURN + 1] * dy + body[o, O_TURN + 2] * dz) - body[o, O_SIZE]
+        y = abs(body[o, O_TURN + 3] * dx + body[o, O_TURN + 4] * dy + body[o, O_TURN + 5] * dz) - body[o, O_SIZE + 1]
+        z = abs(body[o, O_TURN + 6] * dx + body[o, O_TURN + 7] * dy + body[o, O_TURN + 8] * dz) - body[o, O_SIZE + 2]
         inside = max(x, max(y, z))
         if inside <= 0.0:
             return inside
         x, y, z = max(x, 0.0), max(y, 0.0), max(z, 0.0)
         return math.sqrt(x * x + y * y + z * z)
     if kind == HALFSPACE:
-        return o[O_TURN + 6] * dx + o[O_TURN + 7] * dy + o[O_TURN + 8] * dz
+        return body[o, O_TURN + 6] * dx + body[o, O_TURN + 7] * dy + body[o, O_TURN + 8] * dz
     if kind != POLYTOPE:
-        return round_distance(kind, o, dx, dy, dz)
+        return round_distance(kind, body, o, dx, dy, dz)
     best = -math.inf
-    for i in range(int(o[O_FACES]), int(o[O_FACES + 1])):
+    for i in range(int(body[o, O_FACES]), int(body[o, O_FACES + 1])):
         best = max(best, face[i, 0] * px + face[i, 1] * py + face[i, 2] * pz - face[i, 3])
     return best
 
 
 @njit(cache=True, error_model="numpy")
-def put(arm: ArmArrays, w: Work, part: int) -> None:
-    """Centres of all balls of a part for this interval, computed once an interval; their travel is marked as not known yet."""
-    now = w.counts[w.counts.shape[0] - 1, 0]
-    if w.mark[part, 0] != now:
-        w.mark[part, 0] = now
-        row = arm.part[part]
-        f = w.frame[int(row[6])]
-        for s in range(int(row[4]), int(row[5])):
-            b = w.ball[s]
-            b[0], b[1], b[2] = world(f, arm.ball[s])
-            b[3] = -1.0
+def put(ball: Array, part: Array, frame: Array, at: Array, mark: IntArray, now: int, i: int) -> None:
+    """Centres ``at`` (S, 4) of all balls of part ``i`` for interval ``now``; their travel is marked as not known yet."""
+    mark[i, 0] = now
+    link = int(part[i, 6])
+    for s in range(int(part[i, 4]), int(part[i, 5])):
+        at[s, 0], at[s, 1], at[s, 2] = world(frame, link, ball[s, 0], ball[s, 1], ball[s, 2])
+        at[s, 3] = -1.0
 
 
 @njit(cache=True, error_model="numpy")
-def put_part(arm: ArmArrays, w: Work, part: int) -> None:
-    """Centre and travel of a part for this interval, computed once an interval."""
-    now = w.counts[w.counts.shape[0] - 1, 0]
-    if w.mark[part, 1] != now:
-        w.mark[part, 1] = now
-        link, b = int(arm.part[part, 6]), w.part[part]
-        b[0], b[1], b[2] = world(w.frame[link], arm.part[part])
-        b[3] = travel(arm.joint, w.frame, w.chord, b[0], b[1], b[2], link, 0)
+def put_part(
+    joint: Array, part: Array, frame: Array, chord: Array, at: Array, mark: IntArray, now: int, i: int
+) -> None:
+    """Centre and travel ``at`` (Q, 4) of part ``i`` for interval ``now``."""
+    mark[i, 1] = now
+    link = int(part[i, 6])
+    x, y, z = world(frame, link, part[i, 0], part[i, 1], part[i, 2])
+    at[i, 0], at[i, 1], at[i, 2], at[i, 3] = x, y, z, travel(joint, frame, chord, x, y, z, link, 0)
 
 
-@njit(cache=True, error_model="numpy")
+@njit(cache=True, inline="always", error_model="numpy")
 def note(best: Array, at: int, low: float, time: float, link: float, other: float) -> None:
     """Record a bound if it is the least so far; ``at`` = 0 against obstacles, 4 against itself."""
     if low < best[at]:
@@ -452,54 +455,69 @@ def note(best: Array, at: int, low: float, time: float, link: float, other: floa
 
 
 @njit(cache=True, error_model="numpy")
-def test_env(
-    arm: ArmArrays, scene: SceneArrays, bounds: BoundArrays, w: Work, s: int, o: int, low: float, t0: float, t1: float,
-    full: bool, level: int,
+def keep_env(
+    w: Work, bounds: BoundArrays, s: int, o: int, pair: int, link: float, low: float, middle: float, t: float, full: bool,
+    level: int,
 ) -> bool:
-    """One ball against one obstacle for [t0, t1]; keeps the pair at ``level`` if it is not clear.
+    """What becomes of ball s and obstacle o with bound ``low`` over the interval and clearance ``middle`` at its middle.
 
-    True: they touch, no finer interval can be clear.
+    Done (noted), or kept at ``level`` for the next. True: they touch, or this is the finest interval: the search ends.
     """
-    row, ball = scene.obstacle[o], w.ball[s]
-    if ball[3] < 0.0:
-        ball[3] = travel(arm.joint, w.frame, w.chord, ball[0], ball[1], ball[2], int(arm.ball[s, 4]), 0)
-    gap = distance(row, scene.face, ball[0], ball[1], ball[2]) - arm.ball[s, 3] - row[O_GROW]
-    low = max(low, gap - ball[3] - row[O_SPEED] * t1 - bounds.pad)
-    bar = bounds.clearance
-    if low >= bar and not full:
-        return False
-    t = 0.5 * (t0 + t1)
-    middle = gap - row[O_SPEED] * t
-    w.best[8] = min(w.best[8], middle)
-    if full:
-        bar = max(bar, w.best[8])
+    best, counts = w.best, w.counts
+    best[8] = min(best[8], middle)
+    bar = max(bounds.clearance, best[8]) if full else bounds.clearance
     if low >= bar or level == bounds.levels or (not full and middle < bar):
-        note(w.best, 0, low, t, arm.ball[s, 4], o)
+        note(best, 0, low, t, link, o)
+        best[9], best[10], best[11] = t, s, o
         return low < bar and not full
-    k = w.counts[level, 0]
-    w.env[level, k, 0], w.env[level, k, 1] = s * scene.obstacle.shape[0] + o, low
-    w.counts[level, 0] = k + 1
+    k = counts[level, 0]
+    w.env[level, k, 0], w.env[level, k, 1] = pair, low
+    counts[level, 0] = k + 1
     return False
 
 
 @njit(cache=True, error_model="numpy")
-def test_own(
-    arm: ArmArrays, bounds: BoundArrays, w: Work, i: int, j: int, reach: float, low: float, t: float, full: bool, level: int
+def keep_own(
+    w: Work, bounds: BoundArrays, i: int, j: int, link: float, base: float, low: float, gap: float, t: float, full: bool,
+    level: int,
 ) -> bool:
-    """Ball i of a link against ball j of an earlier one, like :func:`test_env`; ``reach`` bounds their relative travel."""
-    dx, dy, dz = w.ball[i, 0] - w.ball[j, 0], w.ball[i, 1] - w.ball[j, 1], w.ball[i, 2] - w.ball[j, 2]
-    gap = math.sqrt(dx * dx + dy * dy + dz * dz) - arm.ball[i, 3] - arm.ball[j, 3]
-    low = max(low, gap - reach - bounds.pad)
-    if low >= 0.0 and not full:
-        return False
-    w.best[8] = min(w.best[8], gap)
-    bar = max(0.0, w.best[8]) if full else 0.0
+    """:func:`keep_env` for balls i and j of the arm, ``gap`` apart at the middle."""
+    best, counts = w.best, w.counts
+    best[8] = min(best[8], gap)
+    bar = max(0.0, best[8]) if full else 0.0
     if low >= bar or level == bounds.levels or (not full and gap < 0.0):
-        note(w.best, 4, low, t, arm.ball[i, 4], arm.ball[j, 4])
+        note(best, 4, low, t, link, base)
+        best[9], best[10], best[11] = t, i, -1.0 - j
         return low < bar and not full
-    k = w.counts[level, 1]
+    k = counts[level, 1]
     w.own[level, k, 0], w.own[level, k, 1], w.own[level, k, 2] = i, j, low
-    w.counts[level, 1] = k + 1
+    counts[level, 1] = k + 1
+    return False
+
+
+@njit(cache=True, error_model="numpy")
+def seed_balls(
+    arm: ArmArrays, scene: SceneArrays, bounds: BoundArrays, w: Work, part: int, o: int, low: float, t0: float, t1: float,
+    full: bool,
+) -> bool:
+    """All balls of a part against one obstacle; fills level 0. True: the search ends."""
+    ball, at, body, face = arm.ball, w.ball, scene.obstacle, scene.face
+    joint, frame, chord = arm.joint, w.frame, w.chord
+    now, t, link = w.counts[w.counts.shape[0] - 1, 0], 0.5 * (t0 + t1), int(arm.part[part, 6])
+    if w.mark[part, 0] != now:
+        put(ball, arm.part, frame, at, w.mark, now, part)
+    grown = body[o, O_GROW] + body[o, O_SPEED] * t1
+    for s in range(int(arm.part[part, 4]), int(arm.part[part, 5])):
+        x, y, z = at[s, 0], at[s, 1], at[s, 2]
+        if at[s, 3] < 0.0:
+            at[s, 3] = travel(joint, frame, chord, x, y, z, link, 0)
+        gap = distance(body, face, o, x, y, z) - ball[s, 3]
+        here = max(low, gap - at[s, 3] - grown - bounds.pad)
+        if here >= bounds.clearance and not full:
+            continue
+        middle = gap - body[o, O_GROW] - body[o, O_SPEED] * t
+        if keep_env(w, bounds, s, o, s * body.shape[0] + o, link, here, middle, t, full, 0):
+            return True
     return False
 
 
@@ -507,67 +525,73 @@ def test_own(
 def seed_env(
     arm: ArmArrays, scene: SceneArrays, bounds: BoundArrays, w: Work, t0: float, t1: float, full: bool, row: int
 ) -> bool:
-    """The parts against the obstacles in ``w.todo_env[row]``, parts' balls first; fills level 0. True: a touch ends the search."""
-    obstacles = scene.obstacle.shape[0]
+    """The parts against the obstacles in ``w.todo_env[row]``, parts' balls first; fills level 0. True: the search ends."""
+    body, face, part, at, mark, todo = scene.obstacle, scene.face, arm.part, w.part, w.mark, w.todo_env
+    joint, frame, chord = arm.joint, w.frame, w.chord
+    obstacles, now, clearance = body.shape[0], w.counts[w.counts.shape[0] - 1, 0], bounds.clearance
     for k in range(w.todo[row, 0]):
-        part, o = w.todo_env[row, k] // obstacles, w.todo_env[row, k] % obstacles
-        put_part(arm, w, part)
-        at, body = w.part[part], scene.obstacle[o]
-        more = at[3] + arm.part[part, 3] + bounds.pad + body[O_GROW] + body[O_SPEED] * t1
-        dx, dy, dz = at[0] - body[O_AT], at[1] - body[O_AT + 1], at[2] - body[O_AT + 2]
-        far = body[O_ROUND] + more + bounds.clearance
+        i = todo[row, k] // obstacles
+        o = todo[row, k] - i * obstacles
+        if mark[i, 1] != now:
+            put_part(joint, part, frame, chord, at, mark, now, i)
+        more = at[i, 3] + part[i, 3] + bounds.pad + body[o, O_GROW] + body[o, O_SPEED] * t1
+        dx, dy, dz = at[i, 0] - body[o, O_AT], at[i, 1] - body[o, O_AT + 1], at[i, 2] - body[o, O_AT + 2]
+        far = body[o, O_ROUND] + more + clearance
         if not full and dx * dx + dy * dy + dz * dz > far * far:
             continue  # clear by the ball around the obstacle
-        low = distance(body, scene.face, at[0], at[1], at[2]) - more
-        bar = max(bounds.clearance, w.best[8]) if full else bounds.clearance
-        if low >= bar:
+        low = distance(body, face, o, at[i, 0], at[i, 1], at[i, 2]) - more
+        if low >= (max(clearance, w.best[8]) if full else clearance):
             if full:
-                note(w.best, 0, low, 0.5 * (t0 + t1), arm.part[part, 6], o)
+                note(w.best, 0, low, 0.5 * (t0 + t1), part[i, 6], o)
             continue
-        put(arm, w, part)
-        for s in range(int(arm.part[part, 4]), int(arm.part[part, 5])):
-            if test_env(arm, scene, bounds, w, s, o, low, t0, t1, full, 0):
-                return True
+        if seed_balls(arm, scene, bounds, w, i, o, low, t0, t1, full):
+            return True
     return False
 
 
 @njit(cache=True, error_model="numpy")
 def seed_pair(arm: ArmArrays, bounds: BoundArrays, w: Work, a: int, b: int, low: float, t: float, full: bool) -> bool:
-    """All balls of part ``a`` against all of part ``b`` of an earlier link; fills level 0. True: a touch ends the search."""
-    put(arm, w, a)
-    put(arm, w, b)
-    link, base = int(arm.part[a, 6]), int(arm.part[b, 6])
-    b0, b1 = int(arm.part[b, 4]), int(arm.part[b, 5])
-    for i in range(int(arm.part[a, 4]), int(arm.part[a, 5])):
-        x, y, z = w.ball[i, 0], w.ball[i, 1], w.ball[i, 2]
-        reach = travel(arm.joint, w.frame, w.chord, x, y, z, link, base)
-        size = reach + arm.ball[i, 3] + bounds.pad
-        for j in range(b0, b1):
-            dx, dy, dz, far = x - w.ball[j, 0], y - w.ball[j, 1], z - w.ball[j, 2], size + arm.ball[j, 3]
-            if not full and dx * dx + dy * dy + dz * dz > far * far:
+    """All balls of part ``a`` against all of part ``b`` of an earlier link; fills level 0. True: the search ends."""
+    ball, part, at, mark = arm.ball, arm.part, w.ball, w.mark
+    joint, frame, chord = arm.joint, w.frame, w.chord
+    now = w.counts[w.counts.shape[0] - 1, 0]
+    for i in (a, b):
+        if mark[i, 0] != now:
+            put(ball, part, frame, at, mark, now, i)
+    link, base = int(part[a, 6]), int(part[b, 6])
+    for i in range(int(part[a, 4]), int(part[a, 5])):
+        x, y, z = at[i, 0], at[i, 1], at[i, 2]
+        reach = travel(joint, frame, chord, x, y, z, link, base)
+        for j in range(int(part[b, 4]), int(part[b, 5])):
+            dx, dy, dz = x - at[j, 0], y - at[j, 1], z - at[j, 2]
+            square, far = dx * dx + dy * dy + dz * dz, reach + ball[i, 3] + ball[j, 3] + bounds.pad
+            if not full and square > far * far:
                 continue
-            if test_own(arm, bounds, w, i, j, reach, low, t, full, 0):
+            gap = math.sqrt(square) - ball[i, 3] - ball[j, 3]
+            if keep_own(w, bounds, i, j, link, base, max(low, gap - reach - bounds.pad), gap, t, full, 0):
                 return True
     return False
 
 
 @njit(cache=True, error_model="numpy")
 def seed_own(arm: ArmArrays, bounds: BoundArrays, w: Work, t: float, full: bool, row: int) -> bool:
-    """The pairs of parts in ``w.todo_own[row]``, their balls first; fills level 0. True: a touch ends the search."""
+    """The pairs of parts in ``w.todo_own[row]``, their balls first; fills level 0. True: the search ends."""
+    part, pairs, at, mark, todo = arm.part, arm.pairs, w.part, w.mark, w.todo_own
+    joint, frame, chord = arm.joint, w.frame, w.chord
+    now = w.counts[w.counts.shape[0] - 1, 0]
     for k in range(w.todo[row, 1]):
-        p = w.todo_own[row, k]
-        a, b = arm.pairs[p, 0], arm.pairs[p, 1]
-        put_part(arm, w, a)
-        put_part(arm, w, b)
-        one, two = w.part[a], w.part[b]
-        dx, dy, dz, size = one[0] - two[0], one[1] - two[1], one[2] - two[2], arm.part[a, 3] + arm.part[b, 3] + bounds.pad
-        square, far = dx * dx + dy * dy + dz * dz, size + one[3]
-        if not full and square > far * far:
+        a, b = pairs[todo[row, k], 0], pairs[todo[row, k], 1]
+        if mark[a, 1] != now:
+            put_part(joint, part, frame, chord, at, mark, now, a)
+        if mark[b, 1] != now:
+            put_part(joint, part, frame, chord, at, mark, now, b)
+        dx, dy, dz = at[a, 0] - at[b, 0], at[a, 1] - at[b, 1], at[a, 2] - at[b, 2]
+        square, size = dx * dx + dy * dy + dz * dz, part[a, 3] + part[b, 3] + bounds.pad
+        if not full and square > (size + at[a, 3]) * (size + at[a, 3]):
             continue  # clear even by the travel in the base frame, which is more
-        link, base = int(arm.part[a, 6]), int(arm.part[b, 6])
-        low = math.sqrt(square) - size - travel(arm.joint, w.frame, w.chord, one[0], one[1], one[2], link, base)
-        bar = max(0.0, w.best[8]) if full else 0.0
-        if low >= bar:
+        link, base = int(part[a, 6]), int(part[b, 6])
+        low = math.sqrt(square) - size - travel(joint, frame, chord, at[a, 0], at[a, 1], at[a, 2], link, base)
+        if low >= (max(0.0, w.best[8]) if full else 0.0):
             if full:
                 note(w.best, 4, low, t, link, base)
             continue
@@ -577,27 +601,50 @@ def seed_own(arm: ArmArrays, bounds: BoundArrays, w: Work, t: float, full: bool,
 
 
 @njit(cache=True, error_model="numpy")
-def refine(
+def refine_env(
     arm: ArmArrays, scene: SceneArrays, bounds: BoundArrays, w: Work, t0: float, t1: float, full: bool, level: int
 ) -> bool:
-    """The pairs left at ``level - 1`` for a half of their interval; fills ``level``. True: the search ends."""
-    obstacles = scene.obstacle.shape[0]
+    """Balls and obstacles left at ``level - 1`` for a half of their interval; fills ``level``. True: the search ends."""
+    ball, part, at, mark, body, env = arm.ball, arm.part, w.ball, w.mark, scene.obstacle, w.env
+    joint, frame, chord, face = arm.joint, w.frame, w.chord, scene.face
+    now, t, obstacles = w.counts[w.counts.shape[0] - 1, 0], 0.5 * (t0 + t1), body.shape[0]
     for k in range(w.counts[level - 1, 0]):
-        pair = int(w.env[level - 1, k, 0])
+        pair = int(env[level - 1, k, 0])
         s, o = pair // obstacles, pair % obstacles
-        put(arm, w, int(arm.ball[s, 5]))
-        if test_env(arm, scene, bounds, w, s, o, w.env[level - 1, k, 1], t0, t1, full, level):
+        if mark[int(ball[s, 5]), 0] != now:
+            put(ball, part, frame, at, mark, now, int(ball[s, 5]))
+        x, y, z = at[s, 0], at[s, 1], at[s, 2]
+        if at[s, 3] < 0.0:
+            at[s, 3] = travel(joint, frame, chord, x, y, z, int(ball[s, 4]), 0)
+        gap = distance(body, face, o, x, y, z) - ball[s, 3] - body[o, O_GROW]
+        low = max(env[level - 1, k, 1], gap - at[s, 3] - body[o, O_SPEED] * t1 - bounds.pad)
+        if low >= bounds.clearance and not full:
+            continue
+        if keep_env(w, bounds, s, o, pair, ball[s, 4], low, gap - body[o, O_SPEED] * t, t, full, level):
             return True
-    ball, base, reach = -1, -1, 0.0
+    return False
+
+
+@njit(cache=True, error_model="numpy")
+def refine_own(arm: ArmArrays, bounds: BoundArrays, w: Work, t: float, full: bool, level: int) -> bool:
+    """Balls of the arm left at ``level - 1``, like :func:`refine_env`."""
+    ball, part, at, mark, own = arm.ball, arm.part, w.ball, w.mark, w.own
+    joint, frame, chord = arm.joint, w.frame, w.chord
+    now, last, base, reach = w.counts[w.counts.shape[0] - 1, 0], -1, -1, 0.0
     for k in range(w.counts[level - 1, 1]):
-        i, j = int(w.own[level - 1, k, 0]), int(w.own[level - 1, k, 1])
-        a, b = int(arm.ball[i, 4]), int(arm.ball[j, 4])
-        if i != ball or b != base:
-            ball, base = i, b
-            put(arm, w, int(arm.ball[i, 5]))
-            reach = travel(arm.joint, w.frame, w.chord, w.ball[i, 0], w.ball[i, 1], w.ball[i, 2], a, b)
-        put(arm, w, int(arm.ball[j, 5]))
-        if test_own(arm, bounds, w, i, j, reach, w.own[level - 1, k, 2], 0.5 * (t0 + t1), full, level):
+        i, j = int(own[level - 1, k, 0]), int(own[level - 1, k, 1])
+        for s in (i, j):
+            if mark[int(ball[s, 5]), 0] != now:
+                put(ball, part, frame, at, mark, now, int(ball[s, 5]))
+        if i != last or int(ball[j, 4]) != base:
+            last, base = i, int(ball[j, 4])
+            reach = travel(joint, frame, chord, at[i, 0], at[i, 1], at[i, 2], int(ball[i, 4]), base)
+        dx, dy, dz = at[i, 0] - at[j, 0], at[i, 1] - at[j, 1], at[i, 2] - at[j, 2]
+        gap = math.sqrt(dx * dx + dy * dy + dz * dz) - ball[i, 3] - ball[j, 3]
+        low = max(own[level - 1, k, 2], gap - reach - bounds.pad)
+        if low >= 0.0 and not full:
+            continue
+        if keep_own(w, bounds, i, j, ball[i, 4], ball[j, 4], low, gap, t, full, level):
             return True
     return False
 
@@ -623,12 +670,13 @@ def occupancy(
             t0, t1, level = w.stack[stack, 0], w.stack[stack, 1], int(w.stack[stack, 2])
             w.counts[w.counts.shape[0] - 1, 0] += 1
             w.counts[level, 0] = w.counts[level, 1] = 0
-            place(arm.joint, bounds, w, times, t0, t1)
+            place(arm.joint, bounds.tracking, bounds.joint_pad, bounds.travel, w.frame, w.chord, w.segment, times, t0, t1)
             if level == 0:
                 hit = seed_env(arm, scene, bounds, w, t0 + offset, t1 + offset, full, row)
                 hit = hit or seed_own(arm, bounds, w, 0.5 * (t0 + t1) + offset, full, row)
             else:
-                hit = refine(arm, scene, bounds, w, t0 + offset, t1 + offset, full, level)
+                hit = refine_env(arm, scene, bounds, w, t0 + offset, t1 + offset, full, level)
+                hit = hit or refine_own(arm, bounds, w, 0.5 * (t0 + t1) + offset, full, level)
             if hit:
                 return True
             if level < bounds.levels and w.counts[level, 0] + w.counts[level, 1] > 0:
@@ -637,6 +685,51 @@ def occupancy(
                 w.stack[stack + 1, 0], w.stack[stack + 1, 1], w.stack[stack + 1, 2] = t0, mid, level + 1
                 stack += 2
     return w.best[0] < bounds.clearance or w.best[4] < 0.0
+
+
+@njit(cache=True, error_model="numpy")
+def any_killer(arm: ArmArrays, scene: SceneArrays, bounds: BoundArrays, w: Work, times: Array, offset: float) -> bool:
+    """Whether the motion touches, at one of the times and places where earlier backups of this head did; notes where.
+
+    A touch at one time ends the search for this motion too, whatever the intervals.
+    """
+    ball, frame, body = arm.ball, w.frame, scene.obstacle
+    for x in range(w.counts[w.counts.shape[0] - 1, 1]):
+        t, i, o = w.killer[x, 0], int(w.killer[x, 1]), int(w.killer[x, 2])
+        place(arm.joint, bounds.tracking, bounds.joint_pad, 0.0, frame, w.chord, w.segment, times, t - offset, t - offset)
+        link = int(ball[i, 4])
+        px, py, pz = world(frame, link, ball[i, 0], ball[i, 1], ball[i, 2])
+        if o >= 0:
+            gap = distance(body, scene.face, o, px, py, pz) - ball[i, 3] - body[o, O_GROW] - body[o, O_SPEED] * t - bounds.pad
+            if gap < bounds.clearance:
+                note(w.best, 0, gap, t, link, o)
+        else:
+            j = -1 - o
+            base = int(ball[j, 4])
+            qx, qy, qz = world(frame, base, ball[j, 0], ball[j, 1], ball[j, 2])
+            gap = math.sqrt((px - qx) ** 2 + (py - qy) ** 2 + (pz - qz) ** 2) - ball[i, 3] - ball[j, 3] - bounds.pad
+            if gap < 0.0:
+                note(w.best, 4, gap, t, link, base)
+        if w.best[0] < bounds.clearance or w.best[4] < 0.0:
+            w.best[9], w.best[10], w.best[11] = t, i, o
+            return True
+    return False
+
+
+@njit(cache=True, error_model="numpy")
+def remember(w: Work) -> None:
+    """Put what ended the last search first among the killers."""
+    killer, last = w.killer, w.counts.shape[0] - 1
+    found = min(w.counts[last, 1], KILLERS - 1)
+    for x in range(w.counts[last, 1]):
+        if killer[x, 0] == w.best[9] and killer[x, 1] == w.best[10] and killer[x, 2] == w.best[11]:
+            found = x
+            break
+    else:
+        w.counts[last, 1] = min(w.counts[last, 1] + 1, KILLERS)
+    for x in range(found, 0, -1):
+        killer[x, 0], killer[x, 1], killer[x, 2] = killer[x - 1, 0], killer[x - 1, 1], killer[x - 1, 2]
+    killer[0, 0], killer[0, 1], killer[0, 2] = w.best[9], w.best[10], w.best[11]
 
 
 @njit(cache=True, error_model="numpy")
@@ -675,7 +768,8 @@ def check(
         return code
     w.best[:] = -1.0
     w.best[0] = w.best[4] = w.best[8] = math.inf
-    hit = occupancy(arm, scene, bounds, w, times, offset, full, culled)
+    hit = culled and any_killer(arm, scene, bounds, w, times, offset)
+    hit = hit or occupancy(arm, scene, bounds, w, times, offset, full, culled)
     found = verdict(w.best, bounds.clearance, hit, full, out)
     return found if code == OK else code
 
@@ -730,8 +824,8 @@ def range_of(segment: Array, times: Array, d: int, t0: float, t1: float) -> tupl
     low, high = math.inf, -math.inf
     for i in range(times.shape[0] - 1):
         if times[i] <= t1 and times[i + 1] >= t0:
-            s = segment[i, d]
-            lo, hi = cubic_range(s[0], s[1], s[2], s[3], max(0.0, t0 - times[i]), min(times[i + 1], t1) - times[i])
+            s0, s1 = max(0.0, t0 - times[i]), min(times[i + 1], t1) - times[i]
+            lo, hi = cubic_range(segment[i, d, 0], segment[i, d, 1], segment[i, d, 2], segment[i, d, 3], s0, s1)
             low, high = min(low, lo), max(high, hi)
     return low, high
 
@@ -751,8 +845,8 @@ def hull(
         g0, g1 = range_of(unit, family.times, d, t0, t1)
         lo += min(min(least[d] * g0, least[d] * g1), min(most[d] * g0, most[d] * g1))
         hi += max(max(least[d] * g0, least[d] * g1), max(most[d] * g0, most[d] * g1))
-        w.chord[d] = chord_of(arm.joint[d], 0.5 * (hi - lo) + bounds.tracking[d] + bounds.joint_pad)
-        put_frame(arm.joint[d], w.frame[d], w.frame[d + 1], 0.5 * (lo + hi))
+        w.chord[d] = chord_of(arm.joint[d, J_SLIDES], 0.5 * (hi - lo) + bounds.tracking[d] + bounds.joint_pad)
+        put_frame(arm.joint, w.frame, d, 0.5 * (lo + hi))
 
 
 @njit(cache=True, error_model="numpy")
@@ -774,31 +868,30 @@ def cull(
     limits(arm.joint, family.times, knots[0], knots[1], knots[2], unit, False)
     build_backup(family, q, v, a, nothing, knots[0], knots[1], knots[2])
     limits(arm.joint, family.times, knots[0], knots[1], knots[2], zero, False)
-    end, obstacles = family.times[5], scene.obstacle.shape[0]
+    end, obstacles, body = family.times[5], scene.obstacle.shape[0], scene.obstacle
     top = tops(end, bounds)
     for i in range(top):
         t1 = end * (i + 1) / top
         hull(arm, bounds, family, w, zero, unit, least, most, end * i / top, t1)
         w.todo[i + 1, 0] = w.todo[i + 1, 1] = 0
         w.counts[w.counts.shape[0] - 1, 0] += 1
+        now = w.counts[w.counts.shape[0] - 1, 0]
+        for x in range(arm.part.shape[0]):
+            put_part(arm.joint, arm.part, w.frame, w.chord, w.part, w.mark, now, x)
+        at = w.part
         for x in range(w.todo[0, 0]):
-            part, o = w.todo_env[0, x] // obstacles, w.todo_env[0, x] % obstacles
-            put_part(arm, w, part)
-            at, body = w.part[part], scene.obstacle[o]
-            more = at[3] + arm.part[part, 3] + bounds.pad + body[O_GROW] + body[O_SPEED] * (offset + t1)
-            if not distance(body, scene.face, at[0], at[1], at[2]) - more >= bounds.clearance:
+            p, o = w.todo_env[0, x] // obstacles, w.todo_env[0, x] % obstacles
+            more = at[p, 3] + arm.part[p, 3] + bounds.pad + body[o, O_GROW] + body[o, O_SPEED] * (offset + t1)
+            if not distance(body, scene.face, o, at[p, 0], at[p, 1], at[p, 2]) - more >= bounds.clearance:
                 w.todo_env[i + 1, w.todo[i + 1, 0]] = w.todo_env[0, x]
                 w.todo[i + 1, 0] += 1
-        for p in range(arm.pairs.shape[0]):
-            first, second = arm.pairs[p, 0], arm.pairs[p, 1]
-            put_part(arm, w, first)
-            put_part(arm, w, second)
-            one, two = w.part[first], w.part[second]
-            apart = math.sqrt((one[0] - two[0]) ** 2 + (one[1] - two[1]) ** 2 + (one[2] - two[2]) ** 2)
-            apart -= arm.part[first, 3] + arm.part[second, 3] + bounds.pad
-            link, base = int(arm.part[first, 6]), int(arm.part[second, 6])
-            if not apart - travel(arm.joint, w.frame, w.chord, one[0], one[1], one[2], link, base) >= 0.0:
-                w.todo_own[i + 1, w.todo[i + 1, 1]] = p
+        for x in range(arm.pairs.shape[0]):
+            p, o = arm.pairs[x, 0], arm.pairs[x, 1]
+            apart = math.sqrt((at[p, 0] - at[o, 0]) ** 2 + (at[p, 1] - at[o, 1]) ** 2 + (at[p, 2] - at[o, 2]) ** 2)
+            link, base = int(arm.part[p, 6]), int(arm.part[o, 6])
+            more = travel(arm.joint, w.frame, w.chord, at[p, 0], at[p, 1], at[p, 2], link, base)
+            if not apart - more - arm.part[p, 3] - arm.part[o, 3] - bounds.pad >= 0.0:
+                w.todo_own[i + 1, w.todo[i + 1, 1]] = x
                 w.todo[i + 1, 1] += 1
 
 
@@ -824,6 +917,8 @@ def one_head(
         build_backup(family, q[m - 1], v[m - 1], a[m - 1], k[i], back_q, back_v, back_a)
         found = check(arm, scene, bounds, work, family.times, back_q, back_v, back_a, times[m - 1], True, full, culled, out)
         feasible[i] = code == OK and found == OK
+        if culled and found in (SELF, COLLISION):
+            remember(work)
         clearance[i] = min(head_out[0], out[0])
     return code
 
@@ -864,9 +959,12 @@ def sweep(
         return code
     for i in range(edges.shape[0] - 1):
         work.counts[work.counts.shape[0] - 1, 0] += 1
-        place(arm.joint, bounds, work, times, edges[i], edges[i + 1])
+        place(
+            arm.joint, bounds.tracking, bounds.joint_pad, bounds.travel, work.frame, work.chord, work.segment, times,
+            edges[i], edges[i + 1],
+        )
         for part in range(arm.part.shape[0]):
-            put(arm, work, part)
+            put(arm.ball, arm.part, work.frame, work.ball, work.mark, i + 1, part)
         for s in range(arm.ball.shape[0]):
             b = work.ball[s]
             centers[i, s, 0], centers[i, s, 1], centers[i, s, 2] = b[0], b[1], b[2]
