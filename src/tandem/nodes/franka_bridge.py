@@ -134,11 +134,11 @@ class FrankaBridgeNode(TandemNode):
             options = {"scene": s.scene, "seed": s.seed, **options}
         error_bound = load_bounds(s.bounds).tracking_error
         tracking = list(error_bound) if len(error_bound) == arm.n else float(error_bound[0])
-        executor, loop = ExecutorConfig.for_arm(arm, tracking), LoopConfig(priority=s.priority, cpu=s.cpu)
+        executor = ExecutorConfig.for_arm(arm, tracking)
+        config = LoopConfig(backend=entry, backend_options=options, executor=executor, priority=s.priority, cpu=s.cpu)
         if s.backend == "mujoco":
             # simulated time stands still while the loop is held up: on a busy machine it may catch up instead of stopping
-            executor, loop = dataclasses.replace(executor, latch_step=0.5), dataclasses.replace(loop, catch_up=200)
-        config = dataclasses.replace(loop, backend=entry, backend_options=options, executor=executor)
+            config = dataclasses.replace(config, executor=dataclasses.replace(executor, latch_step=0.5), catch_up=200)
         self._client = FastLoopClient(config, self._key)
         self._client.start()
 
