@@ -17,7 +17,7 @@ from tandem.safety import BackupFamily, certify_one, load_bounds, pack_scene
 from tandem.sim.world import START_Q, standing_pose
 from tandem.tasks.mug.chunks import COND_DIM, decode, encode_steps, entered
 from tandem.tasks.mug.config import MugConfig, load_mug_config
-from tandem.tasks.mug.dataset import corrections, windows
+from tandem.tasks.mug.dataset import _turned, corrections, turn_far, windows
 from tandem.tasks.mug.planner import MugPlanner
 from tandem.tasks.mug.problem import MugProblem
 
@@ -82,7 +82,7 @@ def correction_batch(count: int, **options: float) -> tuple[torch.Tensor, torch.
 
 
 def test_corrections_begin_at_the_state_and_come_back() -> None:
-    old, new, cond = correction_batch(400, rest=0.0)  # 0.05 m from the mug: a tenth of the full size
+    old, new, cond = correction_batch(400, rest=0.0, turn=0.0, position=0.04, back=0.5)  # 0.05 m from the mug: a tenth of the full size
     start = cond[:, 9:12]
     assert 0.004 < float((start - start.mean(0)).norm(dim=1).max()) < 0.03
     first_step = (new[:, 0, :3] - start).norm(dim=1)
@@ -91,12 +91,30 @@ def test_corrections_begin_at_the_state_and_come_back() -> None:
 
 
 def test_corrections_from_standstill_have_no_speed_at_first() -> None:
-    old, new, cond = correction_batch(400, rest=1.0, position=0.0, rotation=0.0)
+    old, new, cond = correction_batch(400, rest=1.0, position=0.0, rotation=0.0, turn=0.0)
     np.testing.assert_allclose(cond[:, 19:29], 0.0, atol=1e-6)
     moved = new[:, 0, 0] - cond[:, 9]
     usual = old[:, 0, 0] - 0.05
     assert float((moved / usual).mean()) < 0.3
     assert float((old[:, -1, 0] - new[:, -1, 0]).mean()) == pytest.approx(0.25 * 0.05, rel=0.1)
+
+
+def test_turning_keeps_grasps_and_turns_far_steps_as_a_turned_mug_would() -> None:
+    far = np.tile(np.eye(4), (6, 1, 1))
+    far[:, :3, :3] = Rotation.random(6, random_state=1).as_matrix()
+    far[:, :3, 3] = [0.35, -0.4, 0.3]
+    angle = 0.3
+    turned_mug = MUG.copy()
+    turned_mug[:3, :3] = MUG[:3, :3] @ Rotation.from_euler("z", -angle).as_matrix()
+    steps = torch.from_numpy(encode_steps(MUG, MUG @ far, np.full(6, 0.08)))
+    expected = encode_steps(turned_mug, MUG @ far, np.full(6, 0.08))
+    np.testing.assert_allclose(turn_far(steps, torch.full((6,), angle, dtype=torch.float64)), expected, atol=1e-12)
+    columns = torch.from_numpy(np.concatenate([MUG[:3, 0], MUG[:3, 1]])[None])
+    turned = _turned(columns, torch.tensor([-angle], dtype=torch.float64))
+    np.testing.assert_allclose(turned[0], np.concatenate([turned_mug[:3, 0], turned_mug[:3, 1]]), atol=1e-12)
+    near = steps.clone()
+    near[:, :2] *= 0.1
+    np.testing.assert_array_equal(turn_far(near, torch.full((6,), angle, dtype=torch.float64)), near)
 
 
 @pytest.fixture(scope="module")
