@@ -774,6 +774,26 @@ def check(
     return found if code == OK else code
 
 
+@njit(cache=True, error_model="numpy")
+def own_arm(arm: ArmArrays) -> ArmArrays:
+    """A thread's own copy: reference counts that threads share would make them wait for each other."""
+    return ArmArrays(arm.joint.copy(), arm.ball.copy(), arm.part.copy(), arm.pairs.copy())
+
+
+@njit(cache=True, error_model="numpy")
+def own_scene(scene: SceneArrays) -> SceneArrays:
+    """See :func:`own_arm`."""
+    return SceneArrays(scene.obstacle.copy(), scene.face.copy())
+
+
+@njit(cache=True, error_model="numpy")
+def own_bounds(bounds: BoundArrays) -> BoundArrays:
+    """See :func:`own_arm`."""
+    return BoundArrays(
+        bounds.tracking.copy(), bounds.joint_pad, bounds.pad, bounds.clearance, bounds.interval, bounds.levels, bounds.travel
+    )
+
+
 @njit(cache=True, error_model="numpy", nogil=True)
 def check_serial(
     arm: ArmArrays, scene: SceneArrays, bounds: BoundArrays, times: Array, q: Array, v: Array, a: Array,
@@ -793,9 +813,10 @@ def check_parallel(
     """:func:`check_serial` over all Numba threads."""
     batch = q.shape[0]
     for chunk in prange((batch + CHUNK - 1) // CHUNK):
-        work = make_work(arm, scene, bounds, times.shape[0], 0)
+        mine, near, numbers, t = own_arm(arm), own_scene(scene), own_bounds(bounds), times.copy()
+        work = make_work(mine, near, numbers, t.shape[0], 0)
         for b in range(chunk * CHUNK, min(batch, (chunk + 1) * CHUNK)):
-            code[b] = check(arm, scene, bounds, work, times, q[b], v[b], a[b], offset, last, full, False, out[b])
+            code[b] = check(mine, near, numbers, work, t, q[b].copy(), v[b].copy(), a[b].copy(), offset, last, full, False, out[b])
 
 
 @njit(cache=True, error_model="numpy")
@@ -941,8 +962,12 @@ def grid_parallel(
 ) -> None:
     """:func:`grid_serial` over all Numba threads."""
     for h in prange(q.shape[0]):
-        ks = k[np.int64(h) if k.shape[0] > 1 else 0]
-        code[h] = one_head(arm, scene, bounds, family, times, q[h], v[h], a[h], ks, full, head_out[h], feasible[h], clearance[h])
+        ks = k[np.int64(h) if k.shape[0] > 1 else 0].copy()
+        theirs = FamilyArrays(family.times.copy(), family.brake.copy())
+        code[h] = one_head(
+            own_arm(arm), own_scene(scene), own_bounds(bounds), theirs, times.copy(), q[h].copy(), v[h].copy(), a[h].copy(),
+            ks, full, head_out[h], feasible[h], clearance[h],
+        )
 
 
 @njit(cache=True, error_model="numpy", nogil=True)
