@@ -816,7 +816,8 @@ def check_parallel(
         mine, near, numbers, t = own_arm(arm), own_scene(scene), own_bounds(bounds), times.copy()
         work = make_work(mine, near, numbers, t.shape[0], 0)
         for b in range(chunk * CHUNK, min(batch, (chunk + 1) * CHUNK)):
-            code[b] = check(mine, near, numbers, work, t, q[b].copy(), v[b].copy(), a[b].copy(), offset, last, full, False, out[b])
+            knots = (q[b].copy(), v[b].copy(), a[b].copy())
+            code[b] = check(mine, near, numbers, work, t, knots[0], knots[1], knots[2], offset, last, full, False, out[b])
 
 
 @njit(cache=True, error_model="numpy")
