@@ -55,7 +55,7 @@ def fit(
 
 
 def run(
-    out: Path | None = None, *, demonstrations_file: Path | None = None, count: int = 100, steps: int = 30_000, seed: int = 0,
+    out: Path | None = None, *, demonstrations_file: Path | None = None, count: int = 100, steps: int = 26_000, seed: int = 0,
     device: str = "cpu", progress: Callable[[int, float], None] | None = None,
 ) -> Path:
     """Demonstrate (unless a file is given), train, save weights and manifest.
