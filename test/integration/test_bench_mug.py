@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from tandem.bench import mug
-from tandem.bench.lockstep import LockstepConfig, LockstepEpisode, NoFilter
+from tandem.bench.lockstep import LockstepConfig, LockstepEpisode
 from tandem.bench.record import EpisodeRecord
 from tandem.core.errors import InputError
 from tandem.core.types import Reason, Verdict
@@ -51,7 +51,7 @@ def test_a_filter_that_refuses_everything_keeps_the_arm_still() -> None:
 
 
 def test_episode_ends_at_rest_when_time_is_over() -> None:
-    played, record = episode("policy", 3, NoFilter(), timeout=1.5)
+    played, record = episode("steered", 3, timeout=1.5)
     assert not record.task_success
     assert record.at_rest
     assert played.tracking_error < 0.004
