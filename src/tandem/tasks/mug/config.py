@@ -33,6 +33,7 @@ class MugConfig:
         0.13, "closer than this to the mug the hand hides it: the last pose seen is kept", unit="m", lo=0.0, hi=1.0
     )
     hold_width: float = setting(0.06, "with the gripper closed further the last pose seen is kept", unit="m", lo=0.0, hi=0.08)
+    grasp_width: float = setting(0.012, "told to close further the gripper closes fully, with force", unit="m", lo=0.0, hi=0.08)
     polish: bool = setting(True, "optimise k once more for the chunk that was chosen (JM2D Eq. 1), whatever the sampler")
 
     def __post_init__(self) -> None:

@@ -119,6 +119,7 @@ class MugProblem:
         c = self.config
         chunk = x.detach().cpu().numpy().astype(np.float64)
         poses, width = decode(self.mug, chunk, self.present, c.dt)
+        width = np.where(width < c.grasp_width, 0.0, width)
         q0, v0, a0 = self.state
         ik = solve_chunk(self.arm, q0, poses, dt=c.dt, posture=np.asarray(c.posture))
         solved = np.all(ik.status == IkStatus.OK, axis=1)
