@@ -47,7 +47,7 @@ def _standing_start(steps: int, dt: float, lag: float) -> Array:
 
 
 def turn_far(step: torch.Tensor, angle: torch.Tensor, near: float = 0.15, far: float = 0.4) -> torch.Tensor:
-    """Steps (B, ..., 10) turned about the mug's axis by ``angle`` (B,) [rad] where they are ``far`` [m] from it, not at all ``near``.
+    """Steps (B, ..., 10) turned about the mug's axis by ``angle`` (B,) [rad] where ``far`` [m] from it, not at all ``near``.
 
     What a demonstration would have looked like with the mug turned the other way: the grasp is the same in the mug's frame, the
     way there begins elsewhere.
