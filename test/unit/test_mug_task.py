@@ -82,7 +82,7 @@ def correction_batch(count: int, **options: float) -> tuple[torch.Tensor, torch.
 
 
 def test_corrections_begin_at_the_state_and_come_back() -> None:
-    old, new, cond = correction_batch(400, rest=0.0, turn=0.0, position=0.04, back=0.5)  # 0.05 m from the mug: a tenth of the full size
+    old, new, cond = correction_batch(400, rest=0.0, turn=0.0, position=0.04, back=0.5)
     start = cond[:, 9:12]
     assert 0.004 < float((start - start.mean(0)).norm(dim=1).max()) < 0.03
     first_step = (new[:, 0, :3] - start).norm(dim=1)

@@ -137,8 +137,10 @@ class FrankaBridgeNode(TandemNode):
         executor = ExecutorConfig.for_arm(arm, tracking)
         config = LoopConfig(backend=entry, backend_options=options, executor=executor, priority=s.priority, cpu=s.cpu)
         if s.backend == "mujoco":
-            # simulated time stands still while the loop is held up: on a busy machine it may catch up instead of stopping
-            config = dataclasses.replace(config, executor=dataclasses.replace(executor, latch_step=0.5), catch_up=200)
+            # simulated time stands still while the loop is held up: on a busy machine it may catch up instead of stopping, and
+            # this process may be slow while the whole graph starts beside it
+            executor = dataclasses.replace(executor, latch_step=0.5)
+            config = dataclasses.replace(config, executor=executor, catch_up=200, owner_timeout=3.0)
         self._client = FastLoopClient(config, self._key)
         self._client.start()
 
