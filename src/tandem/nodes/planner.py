@@ -16,6 +16,7 @@ from typing import Any, Protocol
 
 from diagnostic_msgs.msg import DiagnosticStatus
 from geometry_msgs.msg import PoseWithCovarianceStamped
+from rclpy.handle import InvalidHandle
 from rclpy.publisher import Publisher
 from trajectory_msgs.msg import JointTrajectory
 from visualization_msgs.msg import MarkerArray
@@ -246,7 +247,11 @@ class PlannerNode(TandemNode):
                     continue
             if pose is not None and now - pose.stamp > self.settings.pose_max_age:
                 pose = None
-            if not self._attempt(pose, commitment, scene, messages.quantise_time(switch), now):
+            try:
+                planned = self._attempt(pose, commitment, scene, messages.quantise_time(switch), now)
+            except InvalidHandle:  # the node was taken down while a plan was being made: nobody waits for it any more
+                return
+            if not planned:
                 with self._wake:
                     self._wake.wait_for(lambda: self._stop, self.settings.retry_period)
 
