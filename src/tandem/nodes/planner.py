@@ -16,7 +16,7 @@ from typing import Any, Protocol
 
 from diagnostic_msgs.msg import DiagnosticStatus
 from geometry_msgs.msg import PoseWithCovarianceStamped
-from rclpy.handle import InvalidHandle
+from rclpy.exceptions import InvalidHandle
 from rclpy.publisher import Publisher
 from trajectory_msgs.msg import JointTrajectory
 from visualization_msgs.msg import MarkerArray
