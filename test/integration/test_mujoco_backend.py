@@ -62,19 +62,21 @@ def test_starts_over_where_told() -> None:
 def test_runs_in_the_fast_loop() -> None:
     arm = load_arm("fr3")
     limits = ExecutorConfig.for_arm(arm, 0.01, latch_step=1.0, stale_after=0.5)
-    with FastLoopClient(LoopConfig(backend="tandem.sim.backend:make", executor=limits, catch_up=200), motions.KEY) as client:
+    config = LoopConfig(backend="tandem.sim.backend:make", executor=limits, catch_up=200, owner_timeout=10.0)
+    with FastLoopClient(config, motions.KEY) as client:
         q = client.state().q
         still = motions.motion(np.zeros(7), np.zeros(7), np.zeros(7), np.random.default_rng(1), 1.0)
         trajectory = motions.Trajectory(still.times, still.q + q, still.v, still.a)
         # the state measured differs from the one commanded by what the controller leaves over
-        plan = motions.Proposal(trajectory, np.full(9, 0.03), time.time() + 0.3, 0.3)
+        plan = motions.Proposal(trajectory, np.full(9, 0.03), time.time() + 1.5, 0.3)
         shift = client.commitment().trajectory.q[-1] - q
         moved = motions.changed(plan, q=trajectory.q + shift)
-        assert client.submit(motions.certify(moved)).accepted
-        limit = time.monotonic() + 8.0
+        answer = client.submit(motions.certify(moved), timeout=5.0)
+        assert answer.accepted, answer.text
+        limit = time.monotonic() + 30.0
         while client.state().counters.backup_time < 0.4:
             assert time.monotonic() < limit
             time.sleep(0.01)
-        assert client.state().mode < Mode.STOPPING
+        assert client.state().mode < Mode.STOPPING, client.log()
         assert client.reset({"seed": 9}).accepted
         assert client.state().resets == 1
