@@ -49,6 +49,12 @@ def proposal(t: Trajectory, switch: float = 0.2, **changes: object) -> Proposal:
     return dataclasses.replace(Proposal(t, np.full(len(t.times), 0.04), switch, 0.5, "p"), **changes)
 
 
+def _still(times: object) -> Trajectory:
+    """At rest at home, with the given knots."""
+    zero = np.zeros((len(times), 7))  # type: ignore[arg-type]
+    return Trajectory(np.array(times), zero + arm().home, zero, zero)
+
+
 def test_a_sound_proposal_is_certified() -> None:
     verdict = SafetyFilter(arm(), BOUNDS).check(proposal(gentle()), resting(), OPEN, 0.0)
     assert verdict.certified and verdict.clearance > 0.0 and len(verdict.digest) == 64
@@ -65,6 +71,8 @@ def test_a_sound_proposal_is_certified() -> None:
         (lambda p: dataclasses.replace(p, width=None), Reason.MALFORMED),
         (lambda p: dataclasses.replace(p, trajectory=None), Reason.MALFORMED),
         (lambda p: dataclasses.replace(p, head_duration=9.0), Reason.MALFORMED),
+        (lambda p: dataclasses.replace(p, trajectory=_still([0.0, 1.0, 1.0 + 5e-7]), width=np.zeros(3)), Reason.MALFORMED),
+        (lambda p: dataclasses.replace(p, trajectory=_still(np.linspace(0.0, 1.0, 65)), width=np.zeros(65)), Reason.MALFORMED),
         (lambda p: dataclasses.replace(p, trajectory=Trajectory.at_rest(np.zeros(6)), width=np.zeros(2)), Reason.MALFORMED),
         (lambda p: dataclasses.replace(p, trajectory=Trajectory.at_rest(arm().home + 1e-3), width=np.zeros(2), head_duration=0.0),
          Reason.START_MISMATCH),

@@ -18,6 +18,10 @@ from tandem.core.errors import InputError
 
 Array = NDArray[np.float64]
 
+#: what is sent to the arm has knots further apart than this [s] and no more of them: filter and executor refuse the same
+MIN_SPACING = 1e-6
+MAX_KNOTS = 64
+
 
 def integrate_knots(times: Array, q0: Array, v0: Array, a: Array) -> tuple[Array, Array]:
     """Positions and velocities at the knots of a piecewise-linear acceleration.

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from tandem.core.trajectory import Trajectory
+from tandem.core.trajectory import MIN_SPACING, Trajectory
 from tandem.core.types import Proposal
 from tandem.execution.types import ExecutorConfig, SubmitCode, SubmitResult
 
@@ -56,7 +56,7 @@ def check_shape(proposal: Proposal, config: ExecutorConfig) -> SubmitResult:
         return SubmitResult(bad, f"width has shape {width.shape}; expected ({knots},), one a knot")
     if width.min() < -WIDTH_SLACK or width.max() > config.stroke + WIDTH_SLACK:
         return SubmitResult(bad, f"width {width.min():.4f} .. {width.max():.4f} m; accepted 0 .. {config.stroke} m")
-    if trajectory.times[0] != 0.0 or np.diff(trajectory.times).min() <= 1e-6:
+    if trajectory.times[0] != 0.0 or np.diff(trajectory.times).min() <= MIN_SPACING:
         return SubmitResult(bad, "times must start at 0 and increase by more than 1e-6 s from knot to knot")
     if trajectory.duration > config.max_duration:
         return SubmitResult(bad, f"lasts {trajectory.duration:.2f} s; at most {config.max_duration} s")

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from tandem.core.errors import TandemError
 from tandem.core.scene import Scene
-from tandem.core.trajectory import Trajectory
+from tandem.core.trajectory import MAX_KNOTS, MIN_SPACING, Trajectory
 from tandem.core.types import Commitment, Proposal, Reason, Verdict
 from tandem.robots.model import ArmModel
 from tandem.safety.backup import BackupFamily
@@ -104,6 +104,8 @@ class SafetyFilter:
         if not np.isfinite(width).all() or not all(map(math.isfinite, numbers)):
             return Reason.MALFORMED
         if width.min() < -WIDTH_SLACK or width.max() > self.arm.stroke + WIDTH_SLACK:
+            return Reason.MALFORMED
+        if len(t.times) > MAX_KNOTS or np.diff(t.times).min() <= MIN_SPACING:
             return Reason.MALFORMED
         if not 0.0 <= proposal.head_duration <= t.duration + 1e-9:
             return Reason.MALFORMED
