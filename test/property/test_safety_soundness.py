@@ -21,8 +21,9 @@ from tandem.core.scene import Obstacle, Scene
 from tandem.core.trajectory import Trajectory
 from tandem.robots.kinematics import fk
 from tandem.safety import Bounds, Polytope, certify, certify_one, load_bounds, occupancy, pack_scene
+from tandem.safety.meshes import MeshWorld
 from tandem.safety.reference import certify_reference, obstacle_distance
-from tandem.safety.soundness import MeshWorld, escapes, moving_ball
+from tandem.safety.soundness import escapes, moving_ball
 
 Array = NDArray[np.float64]
 

@@ -22,7 +22,8 @@ from tandem.bench.table import write_table
 from tandem.robots.kinematics import fk
 from tandem.robots.model import ArmModel, load_arm, load_chain, robot_config
 from tandem.safety import Bounds, certify_one, load_bounds
-from tandem.safety.soundness import MeshWorld, escapes, moving_ball
+from tandem.safety.meshes import MeshWorld
+from tandem.safety.soundness import escapes, moving_ball
 
 Array = NDArray[np.float64]
 Row = dict[str, Any]

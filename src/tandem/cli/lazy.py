@@ -28,6 +28,7 @@ OPTION_HELP = {
     "seed": "Seed of everything random.",
     "episodes": "Episodes for each method.",
     "methods": "Methods, separated by commas.",
+    "boxes": "Numbers of boxes, separated by commas.",
     "workers": "Parallel processes.",
     "resume": "Keep what is finished in the folder.",
     "device": "Torch device.",
@@ -124,7 +125,7 @@ class BenchGroup(ModuleGroup):
     """``tandem bench``: modules of ``tandem.bench`` with a ``run``."""
 
     modules: typing.ClassVar[dict[str, str]] = {
-        name: f"tandem.bench.{name}" for name in ("mug", "modes", "reach", "soundness", "perception")
+        name: f"tandem.bench.{name}" for name in ("mug", "modes", "reach", "soundness", "worlds", "perception")
     }
     out: typing.ClassVar[str] = "runs/bench-{name}"
 

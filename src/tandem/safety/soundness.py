@@ -8,13 +8,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.spatial import ConvexHull
 
-from tandem.core.errors import InputError
 from tandem.core.scene import Obstacle, Scene
 from tandem.core.trajectory import Trajectory, integrate_knots
 from tandem.robots.kinematics import fk, sphere_centers
@@ -23,7 +20,6 @@ from tandem.robots.urdf import Shape
 from tandem.safety.bounds import Bounds
 from tandem.safety.certify import certify, occupancy
 from tandem.safety.geometry import pack_scene
-from tandem.safety.reference import obstacle_distance
 
 Array = NDArray[np.float64]
 
@@ -36,20 +32,6 @@ class Escapes:
     escaped: int
     margin: float
     where: str
-
-
-def coal_hull(vertices: Array) -> Any:
-    """The convex hull of vertices (V, 3) as a coal geometry."""
-    import coal
-
-    model = coal.BVHModelOBBRSS()
-    triangles = ConvexHull(vertices).simplices
-    model.beginModel(len(triangles), len(vertices))
-    for triangle in triangles:
-        model.addTriangle(*(vertices[i] for i in triangle))
-    model.endModel()
-    model.buildConvexHull(True, "Qt")
-    return model.convex
 
 
 def wild_motion(arm: ArmModel, rng: np.random.Generator) -> Trajectory:
@@ -125,56 +107,3 @@ def moving_ball(
             there = seen - speed * (latency + age + t.duration) * ahead
             least = min(least, float((np.linalg.norm(balls - there, axis=1) - arm.sphere_radius).min()) - 0.05)
     return least
-
-
-class MeshWorld:
-    """Exact distances of an arm's hulls to obstacles and to each other, by coal: a check independent of balls and bounds."""
-
-    def __init__(self, arm: ArmModel, shapes: Sequence[Shape]) -> None:
-        """Shapes with a ``radius`` are refused: coal would need them as other geometries.
-
-        Raises:
-            InputError: a shape is rounded.
-        """
-        if any(s.radius > 0.0 for s in shapes):
-            raise InputError(f"{arm.name}: rounded collision shapes are not supported here")
-        self.arm = arm
-        self.hulls = [(s, coal_hull(s.vertices)) for s in shapes]
-        self.pairs = {(int(min(p)), int(max(p))) for p in arm.self_pairs}
-
-    def clearance(self, scene: Scene, frames: Array) -> float:
-        """Least distance [m] of links to obstacles and of the pairs that must be kept apart, for link frames (n + 1, 4, 4)."""
-        import coal
-
-        ask = coal.DistanceRequest()
-        placed = [(s, hull, coal.Transform3s(frames[s.link, :3, :3], frames[s.link, :3, 3])) for s, hull in self.hulls]
-        least = np.inf
-        for o in scene.obstacles:
-            allowed = self.arm.checked_links(o.name)
-            for s, hull, pose in placed:
-                if not allowed[s.link] or (o.kind == "halfspace" and s.link == 0):
-                    continue
-                if o.kind == "halfspace":
-                    points = s.vertices @ frames[s.link, :3, :3].T + frames[s.link, :3, 3]
-                    least = min(least, float(obstacle_distance(o, points).min()))
-                    continue
-                solid = _solid(o)
-                where = coal.Transform3s(o.rotation(), np.asarray(o.position))
-                least = min(least, float(coal.distance(hull, pose, solid, where, ask, coal.DistanceResult())))
-        for i, (s, a, at) in enumerate(placed):
-            for u, b, bt in placed[i + 1 :]:
-                if (min(s.link, u.link), max(s.link, u.link)) in self.pairs:
-                    least = min(least, float(coal.distance(a, at, b, bt, ask, coal.DistanceResult())))
-        return least
-
-
-def _solid(o: Obstacle) -> Any:
-    """An obstacle as a coal geometry."""
-    import coal
-
-    if o.kind == "box":
-        return coal.Box(*(2.0 * x for x in o.size))
-    if o.kind == "sphere":
-        return coal.Sphere(o.size[0])
-    kind = coal.Capsule if o.kind == "capsule" else coal.Cylinder
-    return kind(o.size[0], 2.0 * o.size[1])
