@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 
 import cv2
+import mujoco
 import numpy as np
 import pytest
 
@@ -12,6 +13,7 @@ from tandem.core.errors import ConfigError, InputError
 from tandem.core.scene import Obstacle
 from tandem.sim.demonstrations import execute
 from tandem.sim.expert import ArmSolver, hand_pose, plan
+from tandem.sim.model import FINE, SHELL
 from tandem.sim.scene_file import MugScene, load_mug_scene, save_mug_scene
 from tandem.sim.world import CONTACT_KINDS, HOME, START_Q, TIMESTEP, MugWorld, standing_pose
 
@@ -108,6 +110,42 @@ def test_arm_does_not_hide_the_mug_at_the_start(world: MugWorld) -> None:
     assert world.camera_pose()[0, 3] > 1.0
     assert np.linalg.norm(world.camera_pose()[:3, 3] - MUG[:3, 3]) == pytest.approx(0.75, abs=0.1)
     assert world.render("overview").std() > 10.0
+
+
+def test_camera_sees_shells_whose_outline_is_that_of_the_fine_meshes(world: MugWorld) -> None:
+    """The shells stand for the arm in the camera's image: what they hide is what the arm hides, to a few pixels of 640."""
+    renderer = mujoco.Renderer(world.model, 480, 640)
+    renderer.enable_segmentation_rendering()
+    arm = [b for b in range(world.model.nbody) if world.model.body(b).name.startswith(("fr3", "hand", "left", "right"))]
+
+    def outline(group: int) -> np.ndarray:
+        shown = mujoco.MjvOption()
+        shown.geomgroup[:] = [g == group for g in range(6)]
+        renderer.update_scene(world.data, "camera", shown)
+        geom = renderer.render()[..., 0]
+        return (geom >= 0) & np.isin(world.model.geom_bodyid[geom], arm)
+
+    rng = np.random.default_rng(4)
+    for _ in range(4):
+        world.reset(MUG, START_Q + rng.uniform(-0.4, 0.4, 7))
+        fine, shell = outline(FINE), outline(SHELL)
+        assert fine.sum() > 5000 and shell.sum() > 5000
+        for one, other in ((fine, shell), (shell, fine)):
+            away = cv2.distanceTransform((~one).astype(np.uint8), cv2.DIST_L2, 3)
+            assert away[other].max() < 6.0
+    renderer.close()
+
+
+def test_camera_leaves_the_fine_meshes_out() -> None:
+    """Fine meshes made invisible change nothing in its image, but do in the overview."""
+    world = MugWorld(MugScene())
+    world.reset(MUG)
+    before, overview = world.render(), world.render("overview")
+    for geom in np.flatnonzero(world.model.geom_group == FINE):
+        world.model.geom_rgba[geom] = (0.0, 0.0, 0.0, 0.0)
+    assert np.array_equal(world.render(), before)
+    assert not np.array_equal(world.render("overview"), overview)
+    world.close()
 
 
 def test_contact_with_obstacle_is_recorded_between_calls() -> None:

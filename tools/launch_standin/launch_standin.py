@@ -226,7 +226,7 @@ class Runner:
             process.handle = await asyncio.create_subprocess_exec(
                 *process.command, env={"PYTHONUNBUFFERED": "1", **process.environment}, cwd=process.cwd,
                 stdin=asyncio.subprocess.DEVNULL, stdout=asyncio.subprocess.PIPE,
-                stderr=asyncio.subprocess.PIPE if error_too else asyncio.subprocess.STDOUT, start_new_session=True,
+                stderr=asyncio.subprocess.PIPE if error_too else asyncio.subprocess.STDOUT, process_group=0,
                 preexec_fn=_die_with_parent,
             )
         except OSError as error:

@@ -24,6 +24,7 @@ from tandem.cli import checks
 from tandem.cli.launching import Launched, launch_file
 from tandem.core.errors import ConfigError
 from tandem.core.paths import config_file
+from tandem.nodes.priority import give_way
 from tandem.nodes.recorder import Live, Recorder
 from tandem.robots.model import load_arm
 from tandem.safety.bounds import load_bounds
@@ -35,6 +36,8 @@ AFTERWARDS = 1.5
 DONE = "done"
 #: gripper narrower than this while the mug is low: it is being grasped [m]
 LIFTING = 0.02
+#: recording and display stand back behind all nodes
+RECORDING_NICENESS = 15
 SHOWN_RATES = {
     "camera/image_raw": "camera", "perception/object_pose": "mug pose", "planner/proposal": "plans",
     "safety_filter/certified": "certified", "franka/joint_states": "joints",
@@ -194,6 +197,7 @@ def run(options: DemoOptions, console: Console) -> int:
         Recorder(options.out / "topics") as recorder,
         Launched(file, arguments, options.out / "launch.log", environment) as launched,
     ):
+        give_way(RECORDING_NICENESS)
         why = _follow(options, launched, recorder, console)
     meta = {
         "task": "mug", "method": options.sampler, "seed": options.seed, "source": "ros", "scene": scene.name, "ended": why,

@@ -58,7 +58,7 @@ class Launched:
         with log.open("wb") as stream:
             self._process = subprocess.Popen(
                 line, env={**base, **(environment or {})}, stdin=subprocess.DEVNULL, stdout=stream, stderr=stream,
-                start_new_session=True,
+                process_group=0,  # to be ended as one; not a session of its own: niceness acts within a session
             )
 
     def __enter__(self) -> Launched:

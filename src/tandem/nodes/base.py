@@ -31,6 +31,7 @@ from tandem.core.config import setting
 from tandem.core.errors import ConfigError, TandemError
 from tandem.nodes import messages
 from tandem.nodes.diagnostics import rss_mb
+from tandem.nodes.priority import give_way
 
 OWN = {"use_sim_time", "start_type_description_service"}
 """Parameters that rclpy declares itself."""
@@ -64,6 +65,7 @@ class NodeSettings:
     autostart: bool = setting(True, "configure and activate at once, without a lifecycle manager")
     arm_prefix: str = setting("fr3_", "prefix of joint and frame names")
     diagnostics_rate: float = setting(2.0, "messages on /diagnostics", unit="Hz", lo=0.1, hi=50.0)
+    niceness: int = setting(0, "how far the process stands back for others when CPUs are short", lo=0, hi=19)
 
 
 S = typing.TypeVar("S", bound=NodeSettings)
@@ -256,6 +258,8 @@ def run(make: Callable[[], TandemNode]) -> int:
     node: TandemNode | None = None
     try:
         node = make()
+        if node.settings.niceness:
+            give_way(node.settings.niceness)
         if node.settings.autostart:
             node.trigger_configure()
             if node.failure:

@@ -32,6 +32,7 @@ class CameraSettings(NodeSettings):
 
     scene: str = setting("empty.yaml", "scene file, in config/scenes or a path; the same as the bridge's")
     view: str = setting("camera", "which camera of the scene", choices=("camera", "overview"))
+    niceness: int = setting(10, "how far the process stands back for others when CPUs are short", lo=0, hi=19)
     rate: float = setting(15.0, "images", unit="Hz", lo=1.0, hi=60.0)
     frame: str = setting("camera_optical_frame", "frame of the images: x right, y down, z forward")
 
@@ -53,6 +54,7 @@ class CameraNode(TandemNode):
         """Build the scene, connect."""
         s = self.settings
         os.environ.setdefault("MUJOCO_GL", "egl")  # MuJoCo reads it when it is imported
+        os.environ.setdefault("LP_NUM_THREADS", "0")  # software rendering in this thread alone: the other cores plan and certify
         from tandem.sim.world import MugWorld
 
         self._world = MugWorld(s.scene)

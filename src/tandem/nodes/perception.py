@@ -44,6 +44,7 @@ class PerceptionSettings(NodeSettings):
         [0.0] * 7, "camera's optical frame in the base frame: x y z [m] qx qy qz qw; zeros: from topic camera/pose",
         lo=-100.0, hi=100.0,
     )
+    niceness: int = setting(5, "how far the process stands back for others when CPUs are short", lo=0, hi=19)
     max_image_age: float = setting(0.5, "images older than this on arrival are not used", unit="s", lo=0.01, hi=10.0)
     silent_after: float = setting(1.0, "time without a pose after which diagnostics show an error", unit="s", lo=0.05, hi=60.0)
     max_identical: int = setting(

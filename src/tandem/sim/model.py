@@ -27,6 +27,9 @@ GRIP_STIFFNESS = 40000.0
 OBSTACLE_COLOUR = (0.93, 0.42, 0.12, 1.0)
 MUG_COLOUR = (0.97, 0.97, 0.95, 1.0)
 _PIXELS_PER_MODULE = 32
+#: geom groups of the arm: fine meshes for the eye (200,000 faces), and the collision shells (3,000 faces) that the camera sees
+FINE, SHELL = 2, 3
+SHELL_COLOUR = (0.92, 0.93, 0.94, 1.0)
 
 
 def fr3_model_dir() -> Path:
@@ -67,6 +70,7 @@ def _robot() -> mujoco.MjSpec:
                 continue
             if not geom.name:
                 geom.name = f"{body.name}_collision{i}"
+            geom.rgba = SHELL_COLOUR
             if "finger" in body.name:
                 geom.friction = [1.2, 0.02, 0.001]
                 geom.condim = 4
@@ -189,7 +193,7 @@ def _add_mug(spec: mujoco.MjSpec, mug: MarkerObject) -> None:
         quat = np.zeros(4)
         mujoco.mju_mat2Quat(quat, np.ascontiguousarray(marker.pose[:3, :3]).ravel())
         plate.quat, plate.material = quat, _marker_texture(spec, mug.dictionary, marker.id, quiet)
-        plate.contype, plate.conaffinity, plate.mass, plate.group = 0, 0, 0.0, 2
+        plate.contype, plate.conaffinity, plate.mass, plate.group = 0, 0, 0.0, 1
 
 
 #: MuJoCo type of each obstacle kind

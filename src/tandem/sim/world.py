@@ -18,7 +18,7 @@ from tandem.core.errors import InputError
 from tandem.core.objects import MarkerObject, load_object
 from tandem.core.paths import config_file
 from tandem.core.scene import Scene
-from tandem.sim.model import DAMPING, GRIP_FORCE, STIFFNESS, build_spec, look_at
+from tandem.sim.model import DAMPING, FINE, GRIP_FORCE, SHELL, STIFFNESS, build_spec, look_at
 from tandem.sim.scene_file import START_JOINTS, CameraConfig, MugScene, load_mug_scene
 
 Array = NDArray[np.float64]
@@ -295,7 +295,11 @@ class MugWorld:
         return look_at(self._view(camera))
 
     def render(self, camera: str = "camera") -> NDArray[np.uint8]:
-        """(height, width, 3) RGB image of the present state. Needs EGL or OSMesa (``MUJOCO_GL``)."""
+        """(height, width, 3) RGB image of the present state. Needs EGL or OSMesa (``MUJOCO_GL``).
+
+        The perception camera sees the arm's collision shells instead of its fine meshes: with software rendering an image then
+        costs 10 ms of one core instead of 35 ms, and the outline differs by millimetres.
+        """
         view = self._view(camera)
         size = (view.height, view.width)
         if size not in self._renderers:
@@ -303,7 +307,9 @@ class MugWorld:
         renderer = self._renderers[size]
         mujoco.mj_kinematics(self.model, self.data)
         mujoco.mj_camlight(self.model, self.data)
-        renderer.update_scene(self.data, camera)
+        shown = mujoco.MjvOption()
+        shown.geomgroup[FINE], shown.geomgroup[SHELL] = camera != "camera", camera == "camera"
+        renderer.update_scene(self.data, camera, shown)
         image: NDArray[np.uint8] = renderer.render()
         return image
 
