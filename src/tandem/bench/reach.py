@@ -1,4 +1,7 @@
-"""Time to certify: one motion, the backups of one head, and a grid of heads and backups, beside the same computation in NumPy."""
+"""Time to certify: one motion, the backups of one head, and a grid of heads and backups, beside the same computation in NumPy.
+
+Where zonopy is installed, it checks the same motions on the exported zonotopes.
+"""
 
 from __future__ import annotations
 
@@ -13,6 +16,7 @@ import numba
 import numpy as np
 from numpy.typing import NDArray
 
+from tandem.bench import zonopy_check
 from tandem.bench.table import write_table
 from tandem.core.scene import TABLE, Obstacle, Scene
 from tandem.core.spline import head_knots
@@ -86,12 +90,13 @@ def _single(arm: ArmModel, boxes: int, motions: int, rng: np.random.Generator) -
     packed = pack_scene(scene, arm, BOUNDS, 0.0)
     fast: list[float] = []
     slow: list[float] = []
-    agree = True
+    agree, timed_motions = True, []
     for t in random_motions(arm, 50 * motions, rng):
         knots = (t.times, t.q[None], t.v[None], t.a[None])
         found = bool(certify(arm, *knots, packed, BOUNDS).certified[0])
         if not found or len(fast) >= motions:
             continue
+        timed_motions.append(t)
         fast.append(float(np.median(timed(partial(certify, arm, *knots, packed, BOUNDS), 20))))
         if len(slow) < 10:
             slow.append(float(timed(partial(certify_reference, arm, t, scene, BOUNDS), 1)[0]))
@@ -101,6 +106,10 @@ def _single(arm: ArmModel, boxes: int, motions: int, rng: np.random.Generator) -
         _row(name, "tandem", np.array(fast), len(fast), target_ms=TARGETS.get(name)),
         _row(name, "numpy", np.array(slow), len(slow)),
     ]
+    if zonopy_check.available():
+        row, also = zonopy_check.reach_row(arm, timed_motions[:2], scene, BOUNDS)
+        rows.append(row)
+        agree &= also
     return rows, agree
 
 
@@ -144,7 +153,7 @@ def _grids(arm: ArmModel, repeats: int, rng: np.random.Generator) -> list[Row]:
 
 
 def _curves(arm: ArmModel, out: Path, rng: np.random.Generator) -> None:
-    """``reach.png``: time against obstacles, finest intervals and batch."""
+    """``reach.png``: time against obstacles, finest intervals, batch, and backups of one head."""
     import dataclasses
 
     import matplotlib as mpl
@@ -154,27 +163,33 @@ def _curves(arm: ArmModel, out: Path, rng: np.random.Generator) -> None:
 
     motions = random_motions(arm, 32, rng)
     q, v, a = (np.stack([getattr(t, x) for t in motions]) for x in ("q", "v", "a"))
-    counts, halvings, batches = [0, 5, 10, 20, 40, 80], [0, 1, 2, 3, 4, 5, 6], [1, 4, 16, 64, 256]
+    counts, batches, backups = [0, 5, 10, 20, 40, 80], [1, 4, 16, 64, 256], [1, 4, 16, 64, 128, 256]
     times = motions[0].times
     curves: list[tuple[str, list[int], list[float]]] = [
-        ("boxes", counts, []), ("finest intervals", [], []), ("batch", batches, []),
+        ("boxes", counts, []), ("finest intervals", [], []), ("batch", batches, []), ("backups of one head", backups, []),
     ]
     for n in counts:
         packed = pack_scene(scattered(rng, n), arm, BOUNDS, 0.0)
         curves[0][2].append(float(np.median(timed(partial(certify, arm, times, q, v, a, packed, BOUNDS), 5))) / 32)
     packed = pack_scene(scattered(rng, 10), arm, BOUNDS, 0.0)
-    for n in halvings:
+    for n in range(7):
         finer = dataclasses.replace(BOUNDS, levels=n)
         curves[1][1].append(8 * 2**n)
         curves[1][2].append(float(np.median(timed(partial(certify, arm, times, q, v, a, packed, finer, full=True), 3))) / 32)
     for n in batches:
         rows = np.arange(n) % 32
-        curves[2][2].append(float(np.median(timed(partial(certify, arm, times, q[rows], v[rows], a[rows], packed, BOUNDS), 5)))
-        / n)
-    figure, axes = plt.subplots(1, 3, figsize=(11, 3), constrained_layout=True)
+        each = timed(partial(certify, arm, times, q[rows], v[rows], a[rows], packed, BOUNDS), 5) / n
+        curves[2][2].append(float(np.median(each)))
+    family, head = BackupFamily(k_max=(2.0,) * arm.n), _heads(arm, 1, rng)
+    packed = pack_scene(among(arm, rng, 10), arm, BOUNDS, 0.0)
+    for n in backups:
+        each = timed(partial(certify_grid, arm, family, *head, family.sample(n, rng), packed, BOUNDS), 5)
+        curves[3][2].append(float(np.median(each)))
+    figure, axes = plt.subplots(1, 4, figsize=(14, 3), constrained_layout=True)
     for ax, (label, x, y) in zip(axes, curves, strict=True):
         ax.plot(x, y, "o-", color="#1f6f8b")
-        ax.set(xlabel=label, ylabel="ms a motion", xscale="symlog" if label == "boxes" else "log", yscale="log")
+        ax.set(xlabel=label, xscale="symlog" if label == "boxes" else "log", yscale="log")
+        ax.set_ylabel("ms in all" if label.startswith("backups") else "ms a motion")
         ax.grid(alpha=0.3)
     axes[1].set_title("with clearance")
     figure.savefig(out / "reach.png", dpi=130)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, field
+from numbers import Real
 from pathlib import Path
 from typing import Any, Literal
 
@@ -47,13 +48,17 @@ class Obstacle:
         where = f"obstacle {self.name!r}"
         if self.kind not in SIZES:
             raise InputError(f"{where}: kind {self.kind!r} is not one of {', '.join(SIZES)}")
+        for key in ("size", "position", "quaternion", "position_error", "speed", "stamp"):
+            value = getattr(self, key)
+            several = key in ("size", "position", "quaternion")
+            if several and not isinstance(value, tuple | list):
+                raise InputError(f"{where}: {key} = {value!r}: expected a tuple of numbers")
+            if not all(isinstance(x, Real) and math.isfinite(x) for x in (value if several else (value,))):
+                raise InputError(f"{where}: {key} = {value}: every value must be a finite number (no NaN or infinity)")
         if len(self.size) != SIZES[self.kind]:
             raise InputError(f"{where}: size {self.size} has {len(self.size)} values; a {self.kind} takes {SIZES[self.kind]}")
         if len(self.position) != 3 or len(self.quaternion) != 4:
             raise InputError(f"{where}: position takes 3 values and quaternion 4, got {self.position} and {self.quaternion}")
-        numbers = (*self.size, *self.position, *self.quaternion, self.position_error, self.speed, self.stamp)
-        if not all(math.isfinite(x) for x in numbers):
-            raise InputError(f"{where}: contains NaN or infinity")
         if any(s <= 0.0 or s > MAX_COORDINATE for s in self.size):
             raise InputError(f"{where}: size {self.size} must lie in (0, {MAX_COORDINATE}] m")
         if any(abs(p) > MAX_COORDINATE for p in self.position):

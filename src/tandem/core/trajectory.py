@@ -57,7 +57,10 @@ class Trajectory:
 
     def __post_init__(self) -> None:
         for name in ("times", "q", "v", "a"):
-            value = np.ascontiguousarray(getattr(self, name), dtype=np.float64)
+            try:
+                value = np.ascontiguousarray(getattr(self, name), dtype=np.float64)
+            except (TypeError, ValueError) as error:
+                raise InputError(f"trajectory.{name}: not an array of numbers: {error}") from error
             if not np.all(np.isfinite(value)):
                 raise InputError(f"trajectory.{name}: contains NaN or infinity; every value must be finite")
             object.__setattr__(self, name, value)

@@ -35,6 +35,7 @@ REASONS: dict[int, Reason] = {
     kernels.JERK: Reason.JERK_LIMIT,
     kernels.SELF: Reason.SELF_COLLISION,
     kernels.COLLISION: Reason.COLLISION,
+    (STALE := 10): Reason.STALE_SCENE,  # decided here, before any kernel
 }
 #: work [trajectories] below which a batch is not spread over threads
 SERIAL_BELOW = 64
@@ -97,18 +98,31 @@ class GridVerdict:
         return self.head_code == kernels.OK
 
 
+def _numbers(name: str, value: Any) -> Array:
+    try:
+        return np.require(value, np.float64, ["C", "W"])  # read-only arrays would be another type to the compiler
+    except (TypeError, ValueError) as error:
+        raise InputError(f"{name}: not an array of numbers: {error}") from error
+
+
 def _contiguous(name: str, value: Any, shape: tuple[int, ...]) -> Array:
-    out = np.require(value, np.float64, ["C", "W"])  # read-only arrays would be another type to the compiler
+    out = _numbers(name, value)
     if out.shape != shape:
         raise InputError(f"{name} has shape {out.shape}; expected {shape}")
     return out
 
 
 def _check_times(times: Any) -> Array:
-    out = np.require(times, np.float64, ["C", "W"])
+    out = _numbers("times", times)
     if out.ndim != 1 or len(out) < 2:
         raise InputError(f"times has shape {out.shape}; expected (M,) with M >= 2")
     return out
+
+
+def _check_scene(scene: PackedScene, arm: ArmModel) -> None:
+    """The kernels read one column a link of the scene, and which links are excluded depends on the arm."""
+    if scene.arm != arm.digest:
+        raise InputError(f"scene: was packed for another arm than {arm.name}; pack it anew with pack_scene")
 
 
 def certify(
@@ -125,19 +139,22 @@ def certify(
         travel: factor of the displacement bound; 1 except in the mutation check.
 
     Returns:
-        Verdicts. NaN, non-monotone times and inconsistent knots come back as reasons, never as certified.
+        Verdicts. NaN, non-monotone times, inconsistent knots and a stale scene come back as reasons, never as certified.
 
     Raises:
-        InputError: array shapes do not fit the arm or each other.
+        InputError: array shapes do not fit the arm or each other, or the scene was packed for another arm.
     """
     times = _check_times(times)
-    q = np.ascontiguousarray(q, dtype=np.float64)
+    _check_scene(scene, arm)
+    q = _numbers("q", q)
     count = q.shape[0] if q.ndim == 3 else -1
     shape = (count, len(times), arm.n)
     q, v, a = _contiguous("q", q, shape), _contiguous("v", v, shape), _contiguous("a", a, shape)
     code, out = np.full(count, kernels.BAD, dtype=np.int64), np.full((count, 4), -1.0)
     out[:, 0] = -np.inf
-    if np.isfinite(times).all() and times[0] == 0.0:
+    if scene.stale:
+        code[:], out[:, 1], out[:, 3] = STALE, 0.0, scene.names.index(scene.stale)
+    elif np.isfinite(times).all() and times[0] == 0.0:
         numbers = pack_bounds(bounds, arm.n, travel=travel)
         args = (pack_arm(arm), scene.arrays, numbers, times, q, v, a, float(offset), at_rest, full, code, out)
         if count < SERIAL_BELOW or get_num_threads() == 1:
@@ -183,7 +200,7 @@ def certify_grid(
         head_times: (M,) [s]. q, v, a: (H, M, n) knots of the heads. k: (K, n) backups shared by all heads [rad/s^2].
         full: a clearance for every pair (graded potentials); otherwise lazily, and a head that fails takes all its pairs with it.
     """
-    return _grid(arm, family, head_times, q, v, a, np.asarray(k)[None], scene, bounds, full)
+    return _grid(arm, family, head_times, q, v, a, _numbers("k", k)[None], scene, bounds, full)
 
 
 def certify_pairs(
@@ -191,7 +208,7 @@ def certify_pairs(
     bounds: Bounds, *, full: bool = False,
 ) -> GridVerdict:
     """:func:`certify_grid` with ks (H, Kp, n) of each head's own."""
-    k = np.asarray(k, dtype=np.float64)
+    k = _numbers("k", k)
     if k.ndim != 3 or k.shape[0] != np.shape(q)[0]:
         raise InputError(f"k has shape {k.shape}; expected ({np.shape(q)[0]}, Kp, {arm.n})")
     return _grid(arm, family, head_times, q, v, a, k, scene, bounds, full)
@@ -202,13 +219,16 @@ def _grid(
     bounds: Bounds, full: bool,
 ) -> GridVerdict:
     times = _check_times(head_times)
+    _check_scene(scene, arm)
     heads = np.shape(q)[0]
     shape = (heads, len(times), arm.n)
     q, v, a = _contiguous("q", q, shape), _contiguous("v", v, shape), _contiguous("a", a, shape)
     k = _contiguous("k", k, (k.shape[0], k.shape[1] if k.ndim == 3 else -1, arm.n))
     code, out = np.full(heads, kernels.BAD, dtype=np.int64), np.full((heads, 4), -1.0)
     feasible, clearance = np.zeros((heads, k.shape[1]), dtype=np.bool_), np.full((heads, k.shape[1]), -np.inf)
-    if heads and np.isfinite(times).all() and times[0] == 0.0:
+    if scene.stale:
+        code[:] = STALE
+    elif heads and np.isfinite(times).all() and times[0] == 0.0:
         args = (
             pack_arm(arm), scene.arrays, pack_bounds(bounds, arm.n), family.arrays(), times, q, v, a, k, full, code, out,
             feasible, clearance,

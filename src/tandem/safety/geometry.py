@@ -14,6 +14,7 @@ from itertools import combinations
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
+from scipy.optimize import linprog
 
 from tandem.core.errors import InputError
 from tandem.core.scene import MAX_COORDINATE, Obstacle, Scene
@@ -59,7 +60,8 @@ class PackedScene:
     """A scene at one moment, ready for the kernels.
 
     ``names``: obstacle of each index. ``start``: time at which a trajectory's t = 0 lies [s]. ``stale``: name of an obstacle
-    older than allowed, or "". ``digest``: SHA-256 of the arrays and names.
+    older than allowed (or from the future), or "". ``digest``: SHA-256 of the arrays and names. ``arm``: digest of the arm it was
+    packed for, whose exclusions are in the arrays.
     """
 
     arrays: SceneArrays
@@ -67,6 +69,7 @@ class PackedScene:
     start: float
     stale: str
     digest: str
+    arm: str
 
 
 @dataclass(frozen=True)
@@ -86,9 +89,12 @@ class Polytope:
     stamp: float = 0.0
 
     def __post_init__(self) -> None:
-        normals = np.atleast_2d(np.asarray(self.normals, dtype=np.float64))
-        offsets = np.atleast_1d(np.asarray(self.offsets, dtype=np.float64))
         where = f"polytope {self.name!r}"
+        try:
+            normals = np.atleast_2d(np.asarray(self.normals, dtype=np.float64))
+            offsets = np.atleast_1d(np.asarray(self.offsets, dtype=np.float64))
+        except (TypeError, ValueError) as error:
+            raise InputError(f"{where}: normals and offsets must be numbers: {error}") from error
         if normals.ndim != 2 or normals.shape[1] != 3 or offsets.shape != (normals.shape[0],) or normals.shape[0] < 1:
             raise InputError(f"{where}: normals {normals.shape}, offsets {offsets.shape}; expected (F, 3) and (F,) with F >= 1")
         numbers = np.array([self.position_error, self.speed, self.stamp])
@@ -103,6 +109,9 @@ class Polytope:
             raise InputError(f"{where}: offsets must lie within +-{2 * MAX_COORDINATE} m")
         object.__setattr__(self, "normals", normals / length[:, None])
         object.__setattr__(self, "offsets", offsets / length)
+        # faces that contradict each other would be far from everything: most likely a sign is wrong
+        if linprog(np.zeros(3), self.normals, self.offsets + 1e-6, bounds=(None, None)).status == 2:
+            raise InputError(f"{where}: normals and offsets leave no point inside")
 
     @classmethod
     def from_points(cls, name: str, points: ArrayLike, **errors: float) -> Polytope:
@@ -128,8 +137,10 @@ class Polytope:
         """
         c = np.asarray(center, dtype=np.float64)
         g = np.atleast_2d(np.asarray(generators, dtype=np.float64))
-        if c.shape != (3,) or g.shape[1] != 3 or not (np.isfinite(c).all() and np.isfinite(g).all()):
+        if c.shape != (3,) or g.ndim != 2 or g.shape[1] != 3 or not (np.isfinite(c).all() and np.isfinite(g).all()):
             raise InputError(f"zonotope {name!r}: centre {c.shape} and generators {g.shape} must be (3,) and (G, 3), finite")
+        if not np.abs(g).max(initial=0.0) > 1e-9:
+            raise InputError(f"zonotope {name!r}: generators have no length; at least one must be longer than 1e-9 m")
         normals = [np.cross(g[i], g[j]) for i, j in combinations(range(len(g)), 2)]
         normals = [n / np.linalg.norm(n) for n in normals if np.linalg.norm(n) > 1e-9]
         normals += list(np.eye(3))  # keeps flat zonotopes bounded: the bounding box is an enclosure
@@ -274,13 +285,13 @@ def pack_scene(
         row[O_SKIP:] = ~arm.checked_links(o.name)
         if row[O_KIND] == HALFSPACE:
             row[O_SKIP] = 1.0
-        if o.speed > 0.0 and now - o.stamp > bounds.max_obstacle_age:
+        if o.speed > 0.0 and abs(now - o.stamp) > bounds.max_obstacle_age:
             stale = stale or o.name
     arrays = SceneArrays(rows, faces)
     digest = hashlib.sha256(repr((names, float(begin), stale)).encode())
     for part in arrays:
         digest.update(repr(part.shape).encode() + part.tobytes())
-    return PackedScene(arrays, names, float(begin), stale, digest.hexdigest())
+    return PackedScene(arrays, names, float(begin), stale, digest.hexdigest(), arm.digest)
 
 
 def pack_bounds(bounds: Bounds, joints: int, *, travel: float = 1.0) -> BoundArrays:

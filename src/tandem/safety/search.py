@@ -6,8 +6,9 @@ import time
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
+from tandem.core.errors import InputError
 from tandem.core.trajectory import Trajectory
 from tandem.robots.model import ArmModel
 from tandem.safety.backup import BackupFamily
@@ -57,6 +58,36 @@ def _seeds(family: BackupFamily, state: State, preference: Array | None, tail: A
     return np.clip(np.asarray(rows), -limit, limit)
 
 
+def _numbers(name: str, value: ArrayLike, shape: tuple[int, ...]) -> Array:
+    try:
+        out = np.asarray(value, dtype=np.float64)
+    except (TypeError, ValueError) as error:
+        raise InputError(f"find_backup: {name}: not an array of numbers: {error}") from error
+    if out.shape != shape or not np.isfinite(out).all():
+        raise InputError(f"find_backup: {name} has shape {out.shape}; expected {shape}, every value finite")
+    return out
+
+
+def _checked(
+    arm: ArmModel, family: BackupFamily, state: State, preference: Array | None, tail: Array | None, tail_times: Array | None
+) -> tuple[State, Array | None, Array | None, Array | None]:
+    """The arguments of :func:`find_backup` as arrays of the right shapes."""
+    n = arm.n
+    if len(family.k_max) != n:
+        raise InputError(f"find_backup: family.k_max has {len(family.k_max)} values; {arm.name} has {n} joints")
+    if len(state) != 3:
+        raise InputError(f"find_backup: state has {len(state)} parts; expected q, v, a")
+    if (tail is None) != (tail_times is None):
+        raise InputError("find_backup: tail and tail_times must be given together")
+    q, v, a = (_numbers(f"state: {name}", x, (n,)) for name, x in zip("qva", state, strict=True))
+    wanted = None if preference is None else _numbers("preference", preference, (n,))
+    if tail is None or tail_times is None:
+        return (q, v, a), wanted, None, None
+    count = np.shape(tail_times)[0] if np.ndim(tail_times) == 1 else -1
+    times, rows = _numbers("tail_times", tail_times, (count,)), _numbers("tail", tail, (count, n))
+    return (q, v, a), wanted, rows, times
+
+
 def find_backup(
     arm: ArmModel, family: BackupFamily, state: State, scene: PackedScene, bounds: Bounds, *,
     preference: Array | None = None, tail: Array | None = None, tail_times: Array | None = None,
@@ -72,7 +103,11 @@ def find_backup(
 
     Returns:
         The backup, certified alone after the search, or None: nothing certified was found, and nothing is claimed.
+
+    Raises:
+        InputError: state, preference, tail or family do not fit the arm or are not finite; the scene was packed for another arm.
     """
+    state, preference, tail, tail_times = _checked(arm, family, state, preference, tail, tail_times)
     rng = np.random.default_rng(0) if rng is None else rng
     limit = np.asarray(family.k_max)
     first = _seeds(family, state, preference, tail, tail_times)
