@@ -254,7 +254,7 @@ def test_search_names_what_is_wrong(change: dict[str, object], words: str) -> No
 
 
 def _behind_a_wall() -> tuple[object, tuple[np.ndarray, np.ndarray, np.ndarray], np.ndarray]:
-    wall = Obstacle("wall", "box", (0.02, 1.0, 1.0), (0.68, 0.0, 0.5))
+    wall = Obstacle("wall", "box", (0.02, 1.0, 1.0), (0.54, 0.0, 0.5))
     state = (arm().home, np.array([0, 0.3, 0, 0.3, 0, 0, 0.0]), ZERO)
     return pack_scene(Scene((TABLE, wall)), arm(), BOUNDS, 0.0), state, np.array([0, 1.5, 0, 1.5, 0, 0, 0.0])
 

@@ -223,7 +223,7 @@ def test_grid_equals_single_certifications() -> None:
 
 def test_found_backups_are_certified_and_near_the_preference() -> None:
     rng = np.random.default_rng(5)
-    wall = Obstacle("wall", "box", (0.02, 1.0, 1.0), (0.68, 0.0, 0.5))
+    wall = Obstacle("wall", "box", (0.02, 1.0, 1.0), (0.54, 0.0, 0.5))
     packed = pack_scene(Scene((TABLE, wall)), arm(), BOUNDS, 0.0)
     state = (arm().home, np.array([0, 0.3, 0, 0.3, 0, 0, 0.0]), np.zeros(7))
     wish = np.array([0, 1.5, 0, 1.5, 0, 0, 0.0])
