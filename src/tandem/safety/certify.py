@@ -121,7 +121,7 @@ def _check_times(times: Any) -> Array:
 
 def _check_scene(scene: PackedScene, arm: ArmModel) -> None:
     """The kernels read one column a link of the scene, and which links are excluded depends on the arm."""
-    if scene.arm != arm.digest:
+    if scene.links != arm.link_names or scene.exclusions != arm.exclusions:
         raise InputError(f"scene: was packed for another arm than {arm.name}; pack it anew with pack_scene")
 
 

@@ -60,8 +60,8 @@ class PackedScene:
     """A scene at one moment, ready for the kernels.
 
     ``names``: obstacle of each index. ``start``: time at which a trajectory's t = 0 lies [s]. ``stale``: name of an obstacle
-    older than allowed (or from the future), or "". ``digest``: SHA-256 of the arrays and names. ``arm``: digest of the arm it was
-    packed for, whose exclusions are in the arrays.
+    older than allowed (or from the future), or "". ``digest``: SHA-256 of the arrays and names. ``links``
+    and ``exclusions``: of the arm it was packed for, which are in the arrays.
     """
 
     arrays: SceneArrays
@@ -69,7 +69,8 @@ class PackedScene:
     start: float
     stale: str
     digest: str
-    arm: str
+    links: tuple[str, ...]
+    exclusions: tuple[tuple[str, str], ...]
 
 
 @dataclass(frozen=True)
@@ -291,7 +292,7 @@ def pack_scene(
     digest = hashlib.sha256(repr((names, float(begin), stale)).encode())
     for part in arrays:
         digest.update(repr(part.shape).encode() + part.tobytes())
-    return PackedScene(arrays, names, float(begin), stale, digest.hexdigest(), arm.digest)
+    return PackedScene(arrays, names, float(begin), stale, digest.hexdigest(), arm.link_names, arm.exclusions)
 
 
 def pack_bounds(bounds: Bounds, joints: int, *, travel: float = 1.0) -> BoundArrays:
