@@ -221,6 +221,37 @@ def test_grid_equals_single_certifications() -> None:
     assert 0 < grid.feasible.sum() < grid.feasible.size
 
 
+def test_backups_side_by_side_have_the_verdicts_of_backups_one_by_one() -> None:
+    """From LANES_FROM backups on a head's are checked in lanes; fewer go one by one. Every kind of obstacle, still and moving."""
+    arm_, rng = arm(), np.random.default_rng(11)
+    seen = 0
+    for trial in range(12):
+        at = [(float(x), float(y), float(z)) for x, y, z in rng.uniform([0.2, -0.6, 0.05], [0.8, 0.6, 0.8], (5, 3))]
+        axis = rng.normal(size=4)
+        w, x, y, z = axis / np.linalg.norm(axis)
+        moving = float(rng.uniform(0.0, 0.2)) * (trial % 2)
+        obstacles = (
+            TABLE, Obstacle("box", "box", (0.05, 0.1, 0.02), at[0], (w, x, y, z), speed=moving),
+            Obstacle("ball", "sphere", (0.06,), at[1], speed=moving),
+            Obstacle("can", "cylinder", (0.05, 0.1), at[2], (w, x, y, z)),
+            Obstacle("pill", "capsule", (0.04, 0.1), at[3], (w, x, y, z)),
+        )
+        normals = rng.normal(size=(9, 3))
+        normals /= np.linalg.norm(normals, axis=1, keepdims=True)
+        hull = Polytope("rock", normals, normals @ np.array(at[4]) + 0.06)
+        packed = pack_scene(Scene(obstacles), arm_, BOUNDS, 0.0, polytopes=(hull,))
+        q = arm_.home + rng.uniform(-0.4, 0.4, arm_.n)
+        heads = FAMILY.build(q, rng.uniform(-0.5, 0.5, arm_.n), np.zeros(arm_.n), rng.uniform(-2.0, 2.0, (4, arm_.n)))
+        times, cut = heads[0][:4], [x[:, :4] for x in heads[1:]]
+        k = np.random.default_rng(trial).uniform(-1.0, 1.0, (45, arm_.n)) * rng.uniform(0.5, 8.0)
+        grid = certify_grid(arm_, FAMILY, times, *cut, k, packed, BOUNDS)
+        few = [certify_grid(arm_, FAMILY, times, *cut, k[i : i + 3], packed, BOUNDS) for i in range(0, 45, 3)]
+        assert (grid.feasible == np.concatenate([f.feasible for f in few], axis=1)).all()
+        assert (grid.clearance[grid.feasible] == 0.0).all() and (grid.clearance[~grid.feasible] <= 0.0).all()
+        seen += int(grid.feasible.sum())
+    assert 100 < seen < 12 * 4 * 45 - 100
+
+
 def test_found_backups_are_certified_and_near_the_preference() -> None:
     rng = np.random.default_rng(5)
     wall = Obstacle("wall", "box", (0.02, 1.0, 1.0), (0.54, 0.0, 0.5))

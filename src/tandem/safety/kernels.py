@@ -68,6 +68,13 @@ PARALLEL_LOCK = threading.Lock()
 KILLERS = 4
 #: trajectories one scratch space serves in turn
 CHUNK = 16
+#: backups of a head that are looked at side by side (a row of a Lanes array); with fewer backups they go one by one
+LANES, LANES_FROM = 32, 8
+#: rows of lanes begin at a multiple of LANES within this; the mask tells the compiler that they are not negative, without which
+#: it makes gathers of plain loads
+ROWS = (1 << 24) - 1
+#: largest joint position that lanes take: beyond it the sine's argument would lose digits
+LANE_REACH = 1e4
 
 
 class ArmArrays(NamedTuple):
@@ -125,7 +132,7 @@ class Work(NamedTuple):
     (bound, time, link, link), an upper bound of the clearance, and what ended the search: time, ball, obstacle or -1 - other
     ball. ``killer`` (KILLERS, 3): such ends of a head's earlier backups, tried first on the next.
     ``todo_env`` (., Q * O) part * O + obstacle and ``todo_own`` (., P): pairs to begin with, row 0 all of them, row i + 1
-    those of the i-th interval of a head's backups; ``todo`` (., 2) their numbers.
+    those of the i-th interval of a head's backups, the last LANES rows those of one lane each; ``todo`` (., 2) their numbers.
     """
 
     frame: Array
@@ -156,9 +163,10 @@ def make_work(arm: ArmArrays, scene: SceneArrays, bounds: BoundArrays, knots: in
     obstacles = scene.obstacle.shape[0]
     env = balls * obstacles
     rows = bounds.levels + 1
-    todo_env = np.empty((tops + 1, parts * obstacles), np.int64)
-    todo_own = np.empty((tops + 1, arm.pairs.shape[0]), np.int64)
-    todo = np.zeros((tops + 1, 2), np.int64)
+    lists = tops + 1 + (LANES if tops > 0 else 0)
+    todo_env = np.empty((lists, parts * obstacles), np.int64)
+    todo_own = np.empty((lists, arm.pairs.shape[0]), np.int64)
+    todo = np.zeros((lists, 2), np.int64)
     for part in range(parts):
         for o in range(obstacles):
             if scene.obstacle[o, O_SKIP + int(arm.part[part, 6])] == 0.0:
@@ -650,6 +658,40 @@ def refine_own(arm: ArmArrays, bounds: BoundArrays, w: Work, t: float, full: boo
 
 
 @njit(cache=True, error_model="numpy")
+def descend(
+    arm: ArmArrays, scene: SceneArrays, bounds: BoundArrays, w: Work, segment: Array, times: Array, begin: float, end: float,
+    offset: float, full: bool, row: int,
+) -> bool:
+    """Adaptive check of the interval [begin, end] of the motion with ``segment`` (M, n, 4) for the pairs in row ``row``.
+
+    Fills ``w.best``. True: the search ends.
+    """
+    stack, counts = w.stack, w.counts
+    stack[0, 0], stack[0, 1], stack[0, 2] = begin, end, 0.0
+    top = 1
+    while top > 0:
+        top -= 1
+        t0, t1, level = stack[top, 0], stack[top, 1], int(stack[top, 2])
+        counts[counts.shape[0] - 1, 0] += 1
+        counts[level, 0] = counts[level, 1] = 0
+        place(arm.joint, bounds.tracking, bounds.joint_pad, bounds.travel, w.frame, w.chord, segment, times, t0, t1)
+        if level == 0:
+            hit = seed_env(arm, scene, bounds, w, t0 + offset, t1 + offset, full, row)
+            hit = hit or seed_own(arm, bounds, w, 0.5 * (t0 + t1) + offset, full, row)
+        else:
+            hit = refine_env(arm, scene, bounds, w, t0 + offset, t1 + offset, full, level)
+            hit = hit or refine_own(arm, bounds, w, 0.5 * (t0 + t1) + offset, full, level)
+        if hit:
+            return True
+        if level < bounds.levels and counts[level, 0] + counts[level, 1] > 0:
+            mid = 0.5 * (t0 + t1)
+            stack[top, 0], stack[top, 1], stack[top, 2] = mid, t1, level + 1
+            stack[top + 1, 0], stack[top + 1, 1], stack[top + 1, 2] = t0, mid, level + 1
+            top += 2
+    return False
+
+
+@njit(cache=True, error_model="numpy")
 def occupancy(
     arm: ArmArrays, scene: SceneArrays, bounds: BoundArrays, w: Work, times: Array, offset: float, full: bool, culled: bool
 ) -> bool:
@@ -663,27 +705,8 @@ def occupancy(
         row = i + 1 if culled else 0
         if w.todo[row, 0] + w.todo[row, 1] == 0:
             continue
-        w.stack[0, 0], w.stack[0, 1], w.stack[0, 2] = end * i / top, end * (i + 1) / top, 0.0
-        stack = 1
-        while stack > 0:
-            stack -= 1
-            t0, t1, level = w.stack[stack, 0], w.stack[stack, 1], int(w.stack[stack, 2])
-            w.counts[w.counts.shape[0] - 1, 0] += 1
-            w.counts[level, 0] = w.counts[level, 1] = 0
-            place(arm.joint, bounds.tracking, bounds.joint_pad, bounds.travel, w.frame, w.chord, w.segment, times, t0, t1)
-            if level == 0:
-                hit = seed_env(arm, scene, bounds, w, t0 + offset, t1 + offset, full, row)
-                hit = hit or seed_own(arm, bounds, w, 0.5 * (t0 + t1) + offset, full, row)
-            else:
-                hit = refine_env(arm, scene, bounds, w, t0 + offset, t1 + offset, full, level)
-                hit = hit or refine_own(arm, bounds, w, 0.5 * (t0 + t1) + offset, full, level)
-            if hit:
-                return True
-            if level < bounds.levels and w.counts[level, 0] + w.counts[level, 1] > 0:
-                mid = 0.5 * (t0 + t1)
-                w.stack[stack, 0], w.stack[stack, 1], w.stack[stack, 2] = mid, t1, level + 1
-                w.stack[stack + 1, 0], w.stack[stack + 1, 1], w.stack[stack + 1, 2] = t0, mid, level + 1
-                stack += 2
+        if descend(arm, scene, bounds, w, w.segment, times, end * i / top, end * (i + 1) / top, offset, full, row):
+            return True
     return w.best[0] < bounds.clearance or w.best[4] < 0.0
 
 
@@ -873,23 +896,17 @@ def hull(
 
 @njit(cache=True, error_model="numpy")
 def cull(
-    arm: ArmArrays, scene: SceneArrays, bounds: BoundArrays, family: FamilyArrays, w: Work, q: Array, v: Array, a: Array,
-    k: Array, offset: float,
+    arm: ArmArrays, scene: SceneArrays, bounds: BoundArrays, family: FamilyArrays, w: Work, zero: Array, unit: Array, k: Array,
+    offset: float,
 ) -> None:
-    """Pairs of links and obstacles, and of links, that some backup k (K, n) from the state q, v, a (n,) might bring together.
+    """Pairs of links and obstacles, and of links, that some backup k (K, n) of a head might bring together; see :func:`hull`.
 
     Writes the rows 1 .. of ``w.todo_env`` and ``w.todo_own``; whatever is left out is clear for every k of the batch.
     """
-    n = q.shape[0]
-    least, most, nothing = np.empty(n), np.empty(n), np.zeros(n)
+    n = k.shape[1]
+    least, most = np.empty(n), np.empty(n)
     for d in range(n):
         least[d], most[d] = k[:, d].min(), k[:, d].max()
-    knots = (np.empty((6, n)), np.empty((6, n)), np.empty((6, n)))
-    unit, zero = np.empty((6, n, 4)), np.empty((6, n, 4))
-    build_backup(family, nothing, nothing, nothing, np.ones(n), knots[0], knots[1], knots[2])
-    limits(arm.joint, family.times, knots[0], knots[1], knots[2], unit, False)
-    build_backup(family, q, v, a, nothing, knots[0], knots[1], knots[2])
-    limits(arm.joint, family.times, knots[0], knots[1], knots[2], zero, False)
     end, obstacles, body = family.times[5], scene.obstacle.shape[0], scene.obstacle
     top = tops(end, bounds)
     for i in range(top):
@@ -917,25 +934,562 @@ def cull(
                 w.todo[i + 1, 1] += 1
 
 
+class Lanes(NamedTuple):
+    """Backups of one head side by side; every array is flat, rows of LANES numbers that :func:`row` finds.
+
+    ``k`` (n rows), ``centre`` (n) joint positions, ``chord`` (n), ``turn`` (2 n) cosine and sine, ``axes`` (9 (n + 1)) and
+    ``origin`` (3 (n + 1)) the links' frames for q = c, ``part`` (4 Q) centre and travel, ``gap`` (1), ``alive`` (1) 1 or 0.
+    ``placed`` (Q,) whether the part's rows hold this interval, ``spread`` (Q, 8) least and greatest
+    of each of its rows. ``segment`` (LANES, 5, n, 4) as in :class:`Work`, and ``built`` (LANES,) whether it is there.
+    """
+
+    k: Array
+    centre: Array
+    chord: Array
+    turn: Array
+    axes: Array
+    origin: Array
+    part: Array
+    gap: Array
+    alive: Array
+    placed: Flags
+    spread: Array
+    segment: Array
+    built: Flags
+
+
+@njit(cache=True, error_model="numpy")
+def make_lanes(n: int, parts: int) -> Lanes:
+    """Rows for n joints; the base's frame is in place."""
+    axes = np.zeros(9 * (n + 1) * LANES)
+    for i in (0, 4, 8):
+        axes[i * LANES : (i + 1) * LANES] = 1.0
+    return Lanes(
+        np.empty(n * LANES), np.empty(n * LANES), np.empty(n * LANES), np.empty(2 * n * LANES), axes,
+        np.zeros(3 * (n + 1) * LANES), np.empty(4 * max(2, parts) * LANES), np.empty(LANES), np.empty(LANES),
+        np.empty(parts, np.bool_), np.empty((parts, 8)), np.empty((LANES, 5, n, 4)), np.empty(LANES, np.bool_),
+    )
+
+
+@njit(cache=True, inline="always")
+def row(i: int) -> int:
+    """Where the i-th row of LANES numbers begins."""
+    return (i * LANES) & ROWS
+
+
+@njit(cache=True, inline="always")
+def larger(a: float, b: float) -> float:
+    """Maximum, without the care for NaN that keeps loops from being vectorised."""
+    return a if a > b else b
+
+
+@njit(cache=True, inline="always")
+def smaller(a: float, b: float) -> float:
+    """Minimum; see :func:`larger`."""
+    return a if a < b else b
+
+
+@njit(cache=True, error_model="numpy")
+def lane_limits(joint: Array, times: Array, zero: Array, unit: Array, k: Array, good: Array) -> None:
+    """``good`` (LANES): 1 where a backup surely keeps all limits, -1 where it surely does not, 0: :func:`limits` decides.
+
+    It does not if a knot is beyond a limit (twice the slack aside, for rounding), or a jerk, constant on its segment. Each
+    segment's position is a cubic and its velocity a quadratic, within the hulls of their Bezier points, which are linear
+    in k: those of ``zero`` (5, n, 4) plus k times those of ``unit``. A NaN is never good.
+    """
+    for x in range(LANES):
+        good[x] = 1.0
+    for d in range(joint.shape[0]):
+        at = row(d)
+        lower, upper = max(joint[d, J_LOWER], -LANE_REACH), min(joint[d, J_UPPER], LANE_REACH)
+        speed, top, jerk = joint[d, J_SPEED], joint[d, J_ACCELERATION], joint[d, J_JERK]
+        law = not math.isnan(joint[d, J_LAW])
+        shift, factor, up, down = joint[d, J_LAW], joint[d, J_LAW + 1], joint[d, J_LAW + 2], joint[d, J_LAW + 3]
+        low_end, high_end = joint[d, J_LOWER] - 2.0 * LIMIT_SLACK, joint[d, J_UPPER] + 2.0 * LIMIT_SLACK
+        v_limit, a_limit = speed * (1.0 + 2.0 * LIMIT_SLACK), top * (1.0 + 2.0 * LIMIT_SLACK)
+        j_limit = jerk * (1.0 + 2.0 * LIMIT_SLACK)
+        for i in range(zero.shape[0]):
+            h = times[i + 1] - times[i]
+            q0, v0, a0, j0 = zero[i, d, 0], zero[i, d, 1], zero[i, d, 2], zero[i, d, 3]
+            q1, v1, a1, j1 = unit[i, d, 0], unit[i, d, 1], unit[i, d, 2], unit[i, d, 3]
+            third, half = h / 3.0, 0.5 * h
+            for x in range(LANES):
+                p, v, a, j = q0 + q1 * k[at + x], v0 + v1 * k[at + x], a0 + a1 * k[at + x], j0 + j1 * k[at + x]
+                v_mid, a_end = v + half * a, a + h * j
+                v_end = v + half * (a + a_end)
+                p_end = p + h * (v + h * (2.0 * a + a_end) * (1.0 / 6.0))
+                p_one, p_two = p + third * v, p_end - third * v_end
+                ph, pl = larger(larger(p, p_one), larger(p_two, p_end)), smaller(smaller(p, p_one), smaller(p_two, p_end))
+                vh, vl = larger(v, larger(v_mid, v_end)), smaller(v, smaller(v_mid, v_end))
+                fits = (pl >= lower) & (ph <= upper) & (vl >= -speed) & (vh <= speed)
+                fits &= (abs(a) <= top) & (abs(a_end) <= top) & (abs(j) <= jerk)
+                if law:
+                    rise, fall = vh + shift, shift - vl
+                    fits &= (vh <= 0.0) | ((ph <= up) & (rise * rise <= factor * (up - ph)))
+                    fits &= (vl >= 0.0) | ((pl >= down) & (fall * fall <= factor * (pl - down)))
+                fails = (p < low_end) | (p > high_end) | (abs(v) > v_limit) | (abs(a) > a_limit) | (abs(j) > j_limit)
+                good[x] = -1.0 if fails else (good[x] if fits else smaller(good[x], 0.0))
+
+
+@njit(cache=True, error_model="numpy")
+def lane_position(segment: Array, times: Array, d: int, t: float, s: float) -> float:
+    """Position at time ``t`` in the segment that holds time ``s``, of the motion with ``segment`` (5, n, 4)."""
+    i = 0
+    while i < segment.shape[0] - 1 and times[i + 1] <= s:
+        i += 1
+    return cubic(segment[i, d, 0], segment[i, d, 1], segment[i, d, 2], segment[i, d, 3], t - times[i])
+
+
+@njit(cache=True, error_model="numpy")
+def widen(
+    centre: Array, radius: Array, at: int, k: Array, zero: Array, unit: Array, times: Array, i: int, d: int, s0: float, s1: float
+) -> None:
+    """Let ``radius`` reach the Bezier points of joint ``d`` over [s0, s1] within segment i."""
+    h = (s1 - s0) / 3.0
+    u0, u1 = s0 - times[i], s1 - times[i]
+    for end in range(2):
+        u, step = (u0, h) if end == 0 else (u1, -h)
+        q0 = cubic(zero[i, d, 0], zero[i, d, 1], zero[i, d, 2], zero[i, d, 3], u)
+        q1 = cubic(unit[i, d, 0], unit[i, d, 1], unit[i, d, 2], unit[i, d, 3], u)
+        p0 = q0 + step * (zero[i, d, 1] + u * (zero[i, d, 2] + 0.5 * u * zero[i, d, 3]))
+        p1 = q1 + step * (unit[i, d, 1] + u * (unit[i, d, 2] + 0.5 * u * unit[i, d, 3]))
+        for x in range(LANES):
+            kx, c = k[at + x], centre[at + x]
+            radius[at + x] = larger(radius[at + x], larger(abs(q0 + q1 * kx - c), abs(p0 + p1 * kx - c)))
+
+
+@njit(cache=True, error_model="numpy")
+def lane_turns(joint: Array, centre: Array, turn: Array, links: int) -> None:
+    """Cosines and sines of the first ``links`` joints, by the half angle: Taylor series for |y| <= pi/2 (rest < 3e-16)."""
+    for d in range(links):
+        at, co = row(d), row(2 * d)
+        if joint[d, J_SLIDES] != 0.0:
+            for x in range(LANES):
+                turn[co + x], turn[co + LANES + x] = 1.0, 0.0
+            continue
+        for x in range(LANES):
+            c = centre[at + x]
+            n = (c * (0.5 / math.pi) + 6755399441055744.0) - 6755399441055744.0  # rounds to the nearest integer
+            y = 0.5 * ((c - n * 6.28125) - n * (2.0 * math.pi - 6.28125))
+            z = y * y
+            s = y * (1.0 + z * (-1 / 6 + z * (1 / 120 + z * (-1 / 5040 + z * (1 / 362880 + z * (-1 / 39916800 + z * (
+                1 / 6227020800 + z * (-1 / 1307674368000 + z * (1 / 355687428096000 - z / 121645100408832000)))))))))
+            o = 1.0 + z * (-1 / 2 + z * (1 / 24 + z * (-1 / 720 + z * (1 / 40320 + z * (-1 / 3628800 + z * (
+                1 / 479001600 + z * (-1 / 87178291200 + z * (1 / 20922789888000 - z / 6402373705728000))))))))
+            turn[co + x], turn[co + LANES + x] = 1.0 - 2.0 * s * s, 2.0 * s * o
+
+
+@njit(cache=True, error_model="numpy")
+def lane_frames(joint: Array, centre: Array, turn: Array, axes: Array, origin: Array, links: int) -> None:
+    """:func:`put_frame` for the first ``links`` joints of all lanes."""
+    lane_turns(joint, centre, turn, links)
+    for d in range(links):
+        j0, j1, j2, j3, j4, j5 = joint[d, 0], joint[d, 1], joint[d, 2], joint[d, 3], joint[d, 4], joint[d, 5]
+        j6, j7, j8, s0, s1, s2 = joint[d, 6], joint[d, 7], joint[d, 8], joint[d, 9], joint[d, 10], joint[d, 11]
+        co, at = row(2 * d), row(d)
+        for y in range(3):
+            e, p = row(9 * d + 3 * y), row(3 * d + y)
+            for x in range(LANES):
+                e0, e1, e2 = axes[e + x], axes[e + LANES + x], axes[e + 2 * LANES + x]
+                f0, f1 = e0 * j0 + e1 * j3 + e2 * j6, e0 * j1 + e1 * j4 + e2 * j7
+                axes[e + 9 * LANES + x] = f0 * turn[co + x] + f1 * turn[co + LANES + x]
+                axes[e + 10 * LANES + x] = f1 * turn[co + x] - f0 * turn[co + LANES + x]
+                axes[e + 11 * LANES + x] = e0 * j2 + e1 * j5 + e2 * j8
+            for x in range(LANES):
+                shift = axes[e + x] * s0 + axes[e + LANES + x] * s1 + axes[e + 2 * LANES + x] * s2
+                origin[p + 3 * LANES + x] = origin[p + x] + shift
+            if joint[d, J_SLIDES] != 0.0:
+                for x in range(LANES):
+                    origin[p + 3 * LANES + x] += centre[at + x] * axes[e + 11 * LANES + x]
+
+
+@njit(cache=True, error_model="numpy")
+def lane_place(
+    arm: ArmArrays, bounds: BoundArrays, times: Array, zero: Array, unit: Array, lanes: Lanes, t0: float, t1: float
+) -> None:
+    """:func:`place` for all lanes: centres and frames the same, chords no less.
+
+    The range of a cubic over the interval lies within its Bezier points, and
+    ``2 sin(r/2) <= r - r^3/24 + r^5/1920`` (an alternating series) for r <= pi.
+    """
+    joint, k, centre, chord = arm.joint, lanes.k, lanes.centre, lanes.chord
+    mid = 0.5 * (t0 + t1)
+    for d in range(joint.shape[0]):
+        at = row(d)
+        q0, q1 = lane_position(zero, times, d, mid, mid), lane_position(unit, times, d, mid, mid)
+        for x in range(LANES):
+            centre[at + x] = q0 + q1 * k[at + x]
+            chord[at + x] = 0.0
+        for i in range(zero.shape[0]):
+            s0, s1 = max(t0, times[i]), min(t1, times[i + 1])
+            if s0 < s1:
+                widen(centre, chord, at, k, zero, unit, times, i, d, s0, s1)
+        more, scale = bounds.tracking[d] + bounds.joint_pad, bounds.travel
+        if joint[d, J_SLIDES] != 0.0:
+            for x in range(LANES):
+                chord[at + x] = chord[at + x] * scale + more
+        else:
+            for x in range(LANES):
+                r = smaller(chord[at + x] * scale + more, math.pi)
+                chord[at + x] = r * (1.0 + r * r * (-1.0 / 24.0 + r * r * (1.0 / 1920.0)))
+    lane_frames(joint, centre, lanes.turn, lanes.axes, lanes.origin, joint.shape[0])
+    lanes.placed[:] = False
+
+
+@njit(cache=True, error_model="numpy")
+def lane_point(axes: Array, origin: Array, link: int, px: float, py: float, pz: float, at: Array, where: int) -> None:
+    """Where the point (px, py, pz) of a link is in each lane: three rows of ``at`` from ``where`` on."""
+    e, o, where = row(9 * link), row(3 * link), where & ROWS
+    for x in range(LANES):
+        at[where + x] = origin[o + x] + axes[e + x] * px + axes[e + LANES + x] * py + axes[e + 2 * LANES + x] * pz
+    for x in range(LANES):
+        r = axes[e + 3 * LANES + x] * px + axes[e + 4 * LANES + x] * py + axes[e + 5 * LANES + x] * pz
+        at[where + LANES + x] = origin[o + LANES + x] + r
+    for x in range(LANES):
+        r = axes[e + 6 * LANES + x] * px + axes[e + 7 * LANES + x] * py + axes[e + 8 * LANES + x] * pz
+        at[where + 2 * LANES + x] = origin[o + 2 * LANES + x] + r
+
+
+@njit(cache=True, error_model="numpy")
+def lane_travel(
+    joint: Array, axes: Array, origin: Array, chord: Array, at: Array, where: int, link: int, base: int, out: Array, to: int
+) -> None:
+    """No less than :func:`travel` of the points in three rows of ``at`` from ``where`` on; into the row of ``out`` at ``to``.
+
+    ``sqrt(s) <= (s / m + m) / 2`` for any m > 0: with m the first lane's root, which the others are not far from, it costs less.
+    """
+    where, to = where & ROWS, to & ROWS
+    for x in range(LANES):
+        out[to + x] = 0.0
+    for j in range(link - 1, base - 1, -1):
+        c, e, o = row(j), row(9 * (j + 1)), row(3 * (j + 1))
+        if joint[j, J_SLIDES] != 0.0:
+            for x in range(LANES):
+                out[to + x] += chord[c + x]
+            continue
+        dx, dy, dz = at[where] - origin[o], at[where + LANES] - origin[o + LANES], at[where + 2 * LANES] - origin[o + 2 * LANES]
+        along = dx * axes[e + 2 * LANES] + dy * axes[e + 5 * LANES] + dz * axes[e + 8 * LANES]
+        m = math.sqrt(max(1e-4, dx * dx + dy * dy + dz * dz - along * along))
+        scale = 0.5 / m
+        for x in range(LANES):
+            dx, dy = at[where + x] - origin[o + x], at[where + LANES + x] - origin[o + LANES + x]
+            dz = at[where + 2 * LANES + x] - origin[o + 2 * LANES + x]
+            ux, uy, uz = axes[e + 2 * LANES + x], axes[e + 5 * LANES + x], axes[e + 8 * LANES + x]
+            cx, cy, cz = dy * uz - dz * uy, dz * ux - dx * uz, dx * uy - dy * ux
+            total = out[to + x]
+            out[to + x] = total + chord[c + x] * ((cx * cx + cy * cy + cz * cz) * scale + 0.5 * m + total)
+
+
+@njit(cache=True, error_model="numpy")
+def lane_part(
+    joint: Array, part: Array, axes: Array, origin: Array, chord: Array, at: Array, where: int, i: int, spread: Array
+) -> None:
+    """Centre and travel, in the base frame, of part ``i``: four rows of ``at`` from ``where`` on; their ranges in ``spread``."""
+    link = int(part[i, 6])
+    lane_point(axes, origin, link, part[i, 0], part[i, 1], part[i, 2], at, where)
+    lane_travel(joint, axes, origin, chord, at, where, link, 0, at, (where + 3 * LANES) & ROWS)
+    where &= ROWS
+    for y in range(4):
+        r = (where + y * LANES) & ROWS
+        lo = hi = at[r]
+        for x in range(1, LANES):
+            lo, hi = smaller(lo, at[r + x]), larger(hi, at[r + x])
+        spread[i, 2 * y], spread[i, 2 * y + 1] = lo, hi
+
+
+@njit(cache=True, error_model="numpy")
+def lane_box(body: Array, o: int, at: Array, where: int, more: float, gap: Array) -> None:
+    """:func:`lane_gap` for a box, in squares: the distance need not be known."""
+    t0, t1, t2, t3, t4 = body[o, O_TURN], body[o, O_TURN + 1], body[o, O_TURN + 2], body[o, O_TURN + 3], body[o, O_TURN + 4]
+    t5, t6, t7, t8 = body[o, O_TURN + 5], body[o, O_TURN + 6], body[o, O_TURN + 7], body[o, O_TURN + 8]
+    p0, p1, p2 = body[o, O_AT], body[o, O_AT + 1], body[o, O_AT + 2]
+    h0, h1, h2, where = body[o, O_SIZE], body[o, O_SIZE + 1], body[o, O_SIZE + 2], where & ROWS
+    for i in range(LANES):
+        dx, dy, dz = at[where + i] - p0, at[where + LANES + i] - p1, at[where + 2 * LANES + i] - p2
+        x = larger(abs(t0 * dx + t1 * dy + t2 * dz) - h0, 0.0)
+        y = larger(abs(t3 * dx + t4 * dy + t5 * dz) - h1, 0.0)
+        z = larger(abs(t6 * dx + t7 * dy + t8 * dz) - h2, 0.0)
+        far = at[where + 3 * LANES + i] + more
+        gap[i] = (x * x + y * y + z * z) - far * far
+
+
+@njit(cache=True, error_model="numpy")
+def lane_round(kind: int, body: Array, o: int, at: Array, where: int, more: float, gap: Array) -> None:
+    """:func:`lane_gap` for a sphere, capsule or cylinder; see :func:`round_distance`."""
+    t0, t1, t2, t3, t4 = body[o, O_TURN], body[o, O_TURN + 1], body[o, O_TURN + 2], body[o, O_TURN + 3], body[o, O_TURN + 4]
+    t5, t6, t7, t8 = body[o, O_TURN + 5], body[o, O_TURN + 6], body[o, O_TURN + 7], body[o, O_TURN + 8]
+    p0, p1, p2 = body[o, O_AT], body[o, O_AT + 1], body[o, O_AT + 2]
+    radius, half, where = body[o, O_SIZE], 0.0 if kind == SPHERE else body[o, O_SIZE + 1], where & ROWS
+    for i in range(LANES):
+        dx, dy, dz = at[where + i] - p0, at[where + LANES + i] - p1, at[where + 2 * LANES + i] - p2
+        u, v, along = t0 * dx + t1 * dy + t2 * dz, t3 * dx + t4 * dy + t5 * dz, t6 * dx + t7 * dy + t8 * dz
+        rho, over = math.sqrt(u * u + v * v), abs(along) - half
+        flat = rho - radius
+        x, y = larger(flat, 0.0), larger(over, 0.0)
+        inside, outside, capsule = larger(flat, over), math.sqrt(x * x + y * y), math.sqrt(rho * rho + y * y) - radius
+        here = (inside if inside <= 0.0 else outside) if kind == CYLINDER else capsule
+        gap[i] = here - at[where + 3 * LANES + i] - more
+
+
+@njit(cache=True, error_model="numpy")
+def lane_gap(body: Array, face: Array, o: int, at: Array, where: int, more: float, gap: Array) -> None:
+    """``gap`` (LANES): negative, or NaN, where a point of three rows of ``at`` may be within its travel (the fourth row) and
+    ``more`` > 0 [m] of obstacle ``o``; its size is of no meaning."""
+    kind, where = int(body[o, O_KIND]), where & ROWS
+    if kind == BOX:
+        lane_box(body, o, at, where, more, gap)
+    elif kind == HALFSPACE:
+        nx, ny, nz = body[o, O_TURN + 6], body[o, O_TURN + 7], body[o, O_TURN + 8]
+        far = nx * body[o, O_AT] + ny * body[o, O_AT + 1] + nz * body[o, O_AT + 2] + more
+        for x in range(LANES):
+            here = nx * at[where + x] + ny * at[where + LANES + x] + nz * at[where + 2 * LANES + x]
+            gap[x] = here - at[where + 3 * LANES + x] - far
+    elif kind == POLYTOPE:
+        for x in range(LANES):
+            gap[x] = -math.inf
+        for i in range(int(body[o, O_FACES]), int(body[o, O_FACES + 1])):
+            nx, ny, nz, far = face[i, 0], face[i, 1], face[i, 2], face[i, 3] + more
+            for x in range(LANES):
+                here = nx * at[where + x] + ny * at[where + LANES + x] + nz * at[where + 2 * LANES + x] - far
+                gap[x] = larger(gap[x], here - at[where + 3 * LANES + x])
+    else:
+        lane_round(kind, body, o, at, where, more, gap)
+
+
+@njit(cache=True, error_model="numpy")
+def lane_list(gap: Array, alive: Array, todo: IntArray, numbers: IntArray, first: int, kind: int, entry: int) -> None:
+    """Note ``entry`` in the list of every living lane whose ``gap`` is negative: rows ``first`` .. of ``todo``."""
+    for x in range(LANES):
+        if not gap[x] >= 0.0 and alive[x] > 0.0:
+            todo[first + x, numbers[first + x, kind]] = entry
+            numbers[first + x, kind] += 1
+
+
+@njit(cache=True, error_model="numpy")
+def lane_any(gap: Array, alive: Array) -> bool:
+    """Whether some living lane's ``gap`` is negative."""
+    count = 0
+    for x in range(LANES):
+        count += 0 if (gap[x] >= 0.0) | (alive[x] <= 0.0) else 1
+    return count > 0
+
+
+@njit(cache=True, error_model="numpy")
+def apart_from_box(spread: Array, i: int, body: Array, o: int) -> float:
+    """Distance of the middle of obstacle ``o`` from the box that holds part ``i``'s centres in all lanes; NaN if one is."""
+    x = larger(larger(spread[i, 0] - body[o, O_AT], body[o, O_AT] - spread[i, 1]), 0.0)
+    y = larger(larger(spread[i, 2] - body[o, O_AT + 1], body[o, O_AT + 1] - spread[i, 3]), 0.0)
+    z = larger(larger(spread[i, 4] - body[o, O_AT + 2], body[o, O_AT + 2] - spread[i, 5]), 0.0)
+    return math.sqrt(x * x + y * y + z * z)
+
+
+@njit(cache=True, error_model="numpy")
+def lane_env(
+    arm: ArmArrays, scene: SceneArrays, bounds: BoundArrays, w: Work, lanes: Lanes, t1: float, r: int, first: int
+) -> None:
+    """Pairs of part and obstacle of row ``r`` that are not clear as a whole, for each lane: rows ``first`` .. of the lists."""
+    todo, numbers, body, face, part, joint = w.todo_env, w.todo, scene.obstacle, scene.face, arm.part, arm.joint
+    at, gap, alive, placed, obstacles = lanes.part, lanes.gap, lanes.alive, lanes.placed, scene.obstacle.shape[0]
+    axes, origin, chord, spread = lanes.axes, lanes.origin, lanes.chord, lanes.spread
+    for y in range(numbers[r, 0]):
+        i = todo[r, y] // obstacles
+        o, where = todo[r, y] - i * obstacles, row(4 * i)
+        if not placed[i]:
+            placed[i] = True
+            lane_part(joint, part, axes, origin, chord, at, where, i, spread)
+        more = bounds.clearance + part[i, 3] + bounds.pad + body[o, O_GROW] + body[o, O_SPEED] * t1
+        if apart_from_box(spread, i, body, o) > body[o, O_ROUND] + more + spread[i, 7]:
+            continue  # in every lane
+        lane_gap(body, face, o, at, where, more, gap)
+        if lane_any(gap, alive):
+            lane_list(gap, alive, todo, numbers, first, 0, todo[r, y])
+
+
+@njit(cache=True, error_model="numpy")
+def lane_apart(at: Array, a: int, b: int, travel_at: Array, where: int, more: float, gap: Array) -> None:
+    """``gap``: squared distance of two points, rows a .. and b .. of ``at``, less that of their travel plus ``more`` [m]."""
+    a, b, where = a & ROWS, b & ROWS, where & ROWS
+    for x in range(LANES):
+        dx, dy = at[a + x] - at[b + x], at[a + LANES + x] - at[b + LANES + x]
+        dz = at[a + 2 * LANES + x] - at[b + 2 * LANES + x]
+        far = travel_at[where + x] + more
+        gap[x] = (dx * dx + dy * dy + dz * dz) - far * far
+
+
+@njit(cache=True, error_model="numpy")
+def lane_own(arm: ArmArrays, bounds: BoundArrays, w: Work, lanes: Lanes, r: int, first: int) -> None:
+    """:func:`lane_env` for pairs of parts."""
+    todo, numbers, part, pairs, joint = w.todo_own, w.todo, arm.part, arm.pairs, arm.joint
+    at, gap, alive, placed, centre = lanes.part, lanes.gap, lanes.alive, lanes.placed, lanes.centre
+    axes, origin, chord, spread = lanes.axes, lanes.origin, lanes.chord, lanes.spread
+    for y in range(numbers[r, 1]):
+        i, j = pairs[todo[r, y], 0], pairs[todo[r, y], 1]
+        a, b, more = row(4 * i), row(4 * j), part[i, 3] + part[j, 3] + bounds.pad
+        for p in (i, j):
+            if not placed[p]:
+                placed[p] = True
+                lane_part(joint, part, axes, origin, chord, at, row(4 * p), p, spread)
+        lane_apart(at, a, b, at, (a + 3 * LANES) & ROWS, more, gap)  # the travel in the base frame is more
+        if lane_any(gap, alive):
+            # the centres are no longer needed: their first row takes the travel relative to part j's link
+            lane_travel(joint, axes, origin, chord, at, a, int(part[i, 6]), int(part[j, 6]), centre, 0)
+            lane_apart(at, a, b, centre, 0, more, gap)
+            lane_list(gap, alive, todo, numbers, first, 1, todo[r, y])
+
+
+@njit(cache=True, error_model="numpy")
+def lane_touch(
+    arm: ArmArrays, scene: SceneArrays, bounds: BoundArrays, lanes: Lanes, times: Array, zero: Array, unit: Array, offset: float,
+    killer: Array, clearance: Array,
+) -> None:
+    """End the lanes that touch at the time and place of ``killer`` (3,); see :func:`any_killer`. Fills their ``clearance``."""
+    ball, joint, body, k, centre, gap = arm.ball, arm.joint, scene.obstacle, lanes.k, lanes.centre, lanes.gap
+    t, i, o = killer[0], int(killer[1]), int(killer[2])
+    link, s = int(ball[i, 4]), killer[0] - offset
+    for d in range(link):
+        to = row(d)
+        q0, q1 = lane_position(zero, times, d, s, s), lane_position(unit, times, d, s, s)
+        for x in range(LANES):
+            centre[to + x] = q0 + q1 * k[to + x]
+    lane_frames(joint, centre, lanes.turn, lanes.axes, lanes.origin, link)
+    at, alive, bar, two = lanes.part, lanes.alive, 0.0 if o < 0 else bounds.clearance, 4 * LANES
+    lane_point(lanes.axes, lanes.origin, link, ball[i, 0], ball[i, 1], ball[i, 2], at, 0)
+    for x in range(LANES):
+        at[3 * LANES + x] = 0.0
+    if o >= 0:
+        more = ball[i, 3] + body[o, O_GROW] + body[o, O_SPEED] * t + bounds.pad
+        lane_gap(body, scene.face, o, at, 0, bar + more, gap)
+    else:
+        j = -1 - o
+        more = ball[i, 3] + ball[j, 3] + bounds.pad
+        lane_point(lanes.axes, lanes.origin, int(ball[j, 4]), ball[j, 0], ball[j, 1], ball[j, 2], at, two)
+        lane_apart(at, 0, two, at, 3 * LANES, more, gap)
+    for x in range(clearance.shape[0]):
+        if alive[x] > 0.0 and gap[x] < 0.0:
+            px, py, pz = at[x], at[LANES + x], at[2 * LANES + x]
+            if o >= 0:
+                here = distance(body, scene.face, o, px, py, pz)
+            else:
+                here = math.sqrt((px - at[two + x]) ** 2 + (py - at[two + LANES + x]) ** 2 + (pz - at[two + 2 * LANES + x]) ** 2)
+            alive[x], clearance[x] = 0.0, min(here - more, bar)
+
+
+@njit(cache=True, error_model="numpy")
+def lane_segments(times: Array, zero: Array, unit: Array, lanes: Lanes, x: int) -> None:
+    """Write ``lanes.segment[x]``."""
+    lanes.built[x] = True
+    segment = lanes.segment
+    for i in range(zero.shape[0]):
+        for d in range(zero.shape[1]):
+            k = lanes.k[row(d) + x]
+            for c in range(4):
+                segment[x, i, d, c] = zero[i, d, c] + unit[i, d, c] * k
+
+
+@njit(cache=True, error_model="numpy")
+def side_by_side(
+    arm: ArmArrays, scene: SceneArrays, bounds: BoundArrays, family: FamilyArrays, w: Work, lanes: Lanes, zero: Array,
+    unit: Array, q: Array, v: Array, a: Array, k: Array, offset: float, feasible: Flags, clearance: Array,
+) -> None:
+    """Up to LANES backups k (B, n) of one head that ends in the state q, v, a (n,); fills ``feasible`` and ``clearance`` (B,).
+
+    Whole parts against the culled pairs in all lanes at once; what is not clear that way goes lane by lane through
+    :func:`descend`. So the verdicts are those of :func:`check`: only where it looks first differs.
+    """
+    n, count, times, alive = k.shape[1], k.shape[0], family.times, lanes.alive
+    for d in range(n):
+        at = row(d)
+        for x in range(LANES):
+            lanes.k[at + x] = k[x if x < count else 0, d]
+    lane_limits(arm.joint, times, zero, unit, lanes.k, alive)
+    for x in range(count, LANES):
+        alive[x] = 0.0
+    lanes.built[:] = False
+    knots = (np.empty((6, n)), np.empty((6, n)), np.empty((6, n)))
+    for x in range(count):
+        clearance[x] = 0.0
+        if alive[x] < 0.0:
+            alive[x], clearance[x] = 0.0, -math.inf
+        elif alive[x] == 0.0:
+            build_backup(family, q, v, a, k[x], knots[0], knots[1], knots[2])
+            code, _, _ = limits(arm.joint, times, knots[0], knots[1], knots[2], w.segment, True)
+            if code == OK:
+                alive[x] = 1.0
+            else:
+                clearance[x] = -math.inf
+    for y in range(w.counts[w.counts.shape[0] - 1, 1]):
+        lane_touch(arm, scene, bounds, lanes, times, zero, unit, offset, w.killer[y], clearance)
+    end = times[5]
+    top = tops(end, bounds)
+    first = top + 1
+    for i in range(top):
+        if w.todo[i + 1, 0] + w.todo[i + 1, 1] == 0 or not alive.any():
+            continue
+        begin, stop = end * i / top, end * (i + 1) / top
+        w.todo[first:, :] = 0
+        lane_place(arm, bounds, times, zero, unit, lanes, begin, stop)
+        lane_env(arm, scene, bounds, w, lanes, stop + offset, i + 1, first)
+        lane_own(arm, bounds, w, lanes, i + 1, first)
+        for x in range(count):
+            if alive[x] == 0.0 or w.todo[first + x, 0] + w.todo[first + x, 1] == 0:
+                continue
+            if not lanes.built[x]:
+                lane_segments(times, zero, unit, lanes, x)
+            w.best[:] = -1.0
+            w.best[0] = w.best[4] = w.best[8] = math.inf
+            if descend(arm, scene, bounds, w, lanes.segment[x], times, begin, stop, offset, False, first + x):
+                alive[x], clearance[x] = 0.0, min(w.best[0], w.best[4])
+                remember(w)
+                lane_touch(arm, scene, bounds, lanes, times, zero, unit, offset, w.killer[0], clearance)
+    for x in range(count):
+        feasible[x] = alive[x] > 0.0
+
+
+@njit(cache=True, error_model="numpy")
+def responses(arm: ArmArrays, family: FamilyArrays, q: Array, v: Array, a: Array, zero: Array, unit: Array) -> bool:
+    """Segments (5, n, 4) of the backup with k = 0 from the state q, v, a (n,), and of what one k adds. False: malformed."""
+    n = q.shape[0]
+    nothing = np.zeros(n)
+    knots = (np.empty((6, n)), np.empty((6, n)), np.empty((6, n)))
+    build_backup(family, nothing, nothing, nothing, np.ones(n), knots[0], knots[1], knots[2])
+    one, _, _ = limits(arm.joint, family.times, knots[0], knots[1], knots[2], unit, False)
+    build_backup(family, q, v, a, nothing, knots[0], knots[1], knots[2])
+    two, _, _ = limits(arm.joint, family.times, knots[0], knots[1], knots[2], zero, False)
+    return one not in (BAD, INCONSISTENT) and two not in (BAD, INCONSISTENT)
+
+
 @njit(cache=True, error_model="numpy")
 def one_head(
     arm: ArmArrays, scene: SceneArrays, bounds: BoundArrays, family: FamilyArrays, times: Array, q: Array, v: Array, a: Array,
     k: Array, full: bool, head_out: Array, feasible: Flags, clearance: Array,
 ) -> int:
     """One head, knots q, v, a (M, n), and its backups k (K, n); fills ``feasible`` and ``clearance`` (K,). Returns a code."""
-    m = times.shape[0]
-    work = make_work(arm, scene, bounds, max(m, 6), tops(family.times[5], bounds))
+    m, n, count = times.shape[0], q.shape[1], k.shape[0]
+    culled = not full and count > 1
+    work = make_work(arm, scene, bounds, max(m, 6), tops(family.times[5], bounds) if culled else 0)
     code = check(arm, scene, bounds, work, times, q, v, a, 0.0, False, full, False, head_out)
     if code != OK and not full:
         feasible[:] = False
         clearance[:] = head_out[0]
         return code
-    back_q, back_v, back_a = np.empty((6, q.shape[1])), np.empty((6, q.shape[1])), np.empty((6, q.shape[1]))
-    out = np.empty(4)
-    culled = not full and k.shape[0] > 1
+    zero, unit = np.empty((5, n, 4)), np.empty((5, n, 4))
+    culled = culled and responses(arm, family, q[m - 1], v[m - 1], a[m - 1], zero, unit) and bool(np.isfinite(k).all())
     if culled:
-        cull(arm, scene, bounds, family, work, q[m - 1], v[m - 1], a[m - 1], k, times[m - 1])
-    for i in range(k.shape[0]):
+        cull(arm, scene, bounds, family, work, zero, unit, k, times[m - 1])
+    if culled and count >= LANES_FROM:
+        lanes = make_lanes(n, arm.part.shape[0])
+        for b in range(0, count, LANES):
+            part = slice(b, min(count, b + LANES))
+            side_by_side(
+                arm, scene, bounds, family, work, lanes, zero, unit, q[m - 1], v[m - 1], a[m - 1], k[part], times[m - 1],
+                feasible[part], clearance[part],
+            )
+        for i in range(count):
+            clearance[i] = min(head_out[0], clearance[i])
+        return code
+    back_q, back_v, back_a = np.empty((6, n)), np.empty((6, n)), np.empty((6, n))
+    out = np.empty(4)
+    for i in range(count):
         build_backup(family, q[m - 1], v[m - 1], a[m - 1], k[i], back_q, back_v, back_a)
         found = check(arm, scene, bounds, work, family.times, back_q, back_v, back_a, times[m - 1], True, full, culled, out)
         feasible[i] = code == OK and found == OK
