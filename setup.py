@@ -49,6 +49,7 @@ setup(
     package_data={"tandem": ["py.typed"], "tandem.bench": ["*.html"]},
     data_files=data_files(),
     install_requires=requirements(),
+    extras_require={"hardware": ["pylibfranka>=0.21"]},
     zip_safe=False,
     entry_points={"console_scripts": ["tandem = tandem.cli.main:main", *node_scripts()]},
 )

@@ -4,6 +4,7 @@
 #   ./tandem.sh demo          the main job: the arm picks up the mug among obstacles; a report at the end
 #   ./tandem.sh test [ARGS]   ruff, mypy, then pytest (with ARGS: pytest alone, on those)
 #   ./tandem.sh setup         only make the environment
+#   ./tandem.sh setup-fci     only make the environment of the FCI simulator (test and `bench faults|bridge` do so themselves)
 #   ./tandem.sh VERB ...      anything else goes to the `tandem` command: plan, bench, doctor, ... (--help lists them)
 #
 # The environment lies in ${XDG_CACHE_HOME:-~/.cache}/tandem, under a name made of the lock files' hash: clones share it.
@@ -122,6 +123,36 @@ ensure_env() {
     exec 9>&-
 }
 
+# --- the FCI simulator: an environment of its own, since it needs other versions of NumPy and MuJoCo --------------------------
+fci_ready() { [[ -f $FCI_ENV/ready ]] && "$FCI_ENV/bin/python" -I -c 'import franka_sim' 2>/dev/null; }
+
+build_fci_env() {
+    say "making the environment of the FCI simulator (once): $FCI_ENV"
+    rm -rf "$FCI_ENV" "$FCI_ENV.log"
+    { "$PYTHON" -m venv "$FCI_ENV" && "$FCI_ENV/bin/python" -m pip install --no-input --disable-pip-version-check --quiet \
+        --no-deps -r "$FCI_LOCK" && "$FCI_ENV/bin/python" -I -c 'import franka_sim.run_server'; } </dev/null >"$FCI_ENV.log" 2>&1 \
+        || { rm -rf "$FCI_ENV"; return 1; }
+    touch "$FCI_ENV/ready"
+}
+
+# Sets TANDEM_FCI_PYTHON, or TANDEM_FCI_MISSING with the reason.
+ensure_fci_env() {
+    FCI_LOCK=$ROOT/tools/fci_server/requirements.lock
+    [[ -f $FCI_LOCK ]] || { export TANDEM_FCI_MISSING="$FCI_LOCK is missing"; return 1; }
+    FCI_ENV=$CACHE/fci-$({ cat "$FCI_LOCK"; "$PYTHON" -VV; uname -m; echo "format $ENV_FORMAT"; } | sha256sum | cut -c1-16)
+    if ! fci_ready; then
+        mkdir -p "$CACHE" && exec 8>"$FCI_ENV.lock" && flock 8
+        fci_ready || build_fci_env || true
+        exec 8>&-
+    fi
+    if ! fci_ready; then
+        TANDEM_FCI_MISSING="its packages could not be installed: $(grep -E 'ERROR|rror:' "$FCI_ENV.log" | tail -n 1 | cut -c1-200); log: $FCI_ENV.log"
+        export TANDEM_FCI_MISSING
+        return 1
+    fi
+    export TANDEM_FCI_PYTHON=$FCI_ENV/bin/python
+}
+
 # --- with ROS installed: the checkout as a package that `ros2 launch tandem ...` and Node(package="tandem") find ----------------
 ament_overlay() {
     local prefix node
@@ -206,7 +237,10 @@ main() {
     enter_env
     case ${1:---help} in
         setup) system_packages; warm_up; say "ready: $ENV" ;;
-        test) shift; system_packages; warm_up; run_tests "$@" ;;
+        setup-fci) ensure_fci_env || die "no FCI simulator: $TANDEM_FCI_MISSING"; say "ready: $FCI_ENV" ;;
+        test) shift; system_packages; warm_up; ensure_fci_env || say "tests against the FCI are left out: $TANDEM_FCI_MISSING"; run_tests "$@" ;;
+        bench) [[ ${2:-} != faults && ${2:-} != bridge ]] || ensure_fci_env || die "no FCI simulator: $TANDEM_FCI_MISSING"
+            exec "$ENV/bin/python" -m tandem.cli.main "$@" ;;
         demo) system_packages; warm_up; exec "$ENV/bin/python" -m tandem.cli.main "$@" ;;
         *) exec "$ENV/bin/python" -m tandem.cli.main "${@:---help}" ;;
     esac

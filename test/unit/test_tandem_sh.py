@@ -96,3 +96,17 @@ def test_what_is_missing_is_said(clone: Path) -> None:
         assert done.returncode == 2 and "could not be installed" in done.stderr and "PIP_INDEX_URL" in done.stderr
     done = call(clone, "version", TANDEM_PYTHON="/no/python")
     assert done.returncode == 2 and "no Python 3.11 or 3.12" in done.stderr
+
+
+def test_the_fci_simulator_has_an_environment_of_its_own(clone: Path) -> None:
+    done = call(clone, "setup-fci")
+    if system_packages_missing(done):
+        pytest.skip("no OpenGL libraries here")
+    assert done.returncode == 2 and "requirements.lock is missing" in done.stderr
+    lock = clone / "tools" / "fci_server" / "requirements.lock"
+    lock.parent.mkdir(parents=True)
+    lock.write_text("no-such-package-of-tandem==1.0\n")
+    done = call(clone, "setup-fci", PIP_NO_INDEX="1")
+    assert done.returncode == 2 and "no FCI simulator" in done.stderr and "could not be installed" in done.stderr
+    assert not any(p.is_dir() for p in (clone.parent / "cache" / "tandem").glob("fci-*")), "nothing half-made is left"
+    assert "no-such-package-of-tandem" in done.stderr

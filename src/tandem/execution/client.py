@@ -107,8 +107,11 @@ class FastLoopClient:
                 self.close()
                 raise FastLoopError(f"the fast loop ended at its start: {text[-1] if text else 'it said nothing'}")
             if time.monotonic() > limit:
+                said = self.log().strip().splitlines()
+                self._process.kill()
                 self.close()
-                raise FastLoopError(f"the fast loop did not come up within {timeout:.0f} s")
+                last = f"; it last said: {said[-1]}" if said else ""
+                raise FastLoopError(f"the fast loop did not come up within {timeout:.0f} s{last}")
             time.sleep(0.005)
 
     def _beat_on(self) -> None:
@@ -250,7 +253,7 @@ class FastLoopClient:
         """
         return self._await(self.send(certified), timeout)
 
-    def resume(self, timeout: float = 5.0) -> SubmitResult:
+    def resume(self, timeout: float = 12.0) -> SubmitResult:
         """An operator's confirmation after a stop: hold where the arm is and take trajectories again."""
         return self._request(Request.RESUME, None, timeout)
 
@@ -265,6 +268,10 @@ class FastLoopClient:
     def move_gripper(self, width: float, speed: float = 0.1, timeout: float = 1.0) -> SubmitResult:
         """Open or close to ``width`` [m] at ``speed`` [m/s]; only while idle."""
         return self._request(Request.GRIPPER, {"width": width, "speed": speed}, timeout)
+
+    def home_gripper(self, timeout: float = 1.0) -> SubmitResult:
+        """Let the gripper find its stroke; only while the arm rests."""
+        return self._request(Request.HOME_GRIPPER, None, timeout)
 
     def grasp(self, width: float, force: float, timeout: float = 1.0) -> SubmitResult:
         """Close on something about ``width`` [m] wide with ``force`` [N]; only while idle."""

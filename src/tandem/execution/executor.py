@@ -141,6 +141,11 @@ class Executor:
         """Why it stopped; NONE when it has not."""
         return self._reason
 
+    @property
+    def waiting(self) -> bool:
+        """Whether it plays nothing and nothing is pending."""
+        return not self._pending and self._mode in (Mode.IDLE, Mode.STOPPED, Mode.FAULT)
+
     def status(self) -> ExecutorStatus:
         """Mode, reasons and a copy of the counters."""
         text = self._text or (self._reason.text if self._reason else "")
@@ -230,6 +235,20 @@ class Executor:
         except Exception as error:  # the certified rest of the trajectory is always there
             duration, self._text = float("inf"), f"{text}; {type(error).__name__}: {error}"
         self._stop = _Stop(begin, duration)
+
+    def halt(self, reason: StopReason, text: str, q: ArrayLike) -> None:
+        """Latch at once, holding (n,) ``q`` [rad]: the arm has stopped by itself and follows nothing. An earlier reason stays."""
+        if self._mode not in _LATCHED:
+            self._reason, self._text = reason, text
+            self.counters.stops += 1
+        self.counters.dropped += len(self._pending)
+        self._pending, self._stop = [], None
+        self._mode = Mode.STOPPED
+        rest, zero = np.array(q, dtype=np.float64), np.zeros(self.config.joints)
+        self._active = Playback.at_rest(rest, self._command.width, self._now)
+        self._command = Command(rest, zero, zero, self._command.width, Mode.STOPPED)
+        self._played = self._active.duration
+        self.revision += 1
 
     def resume(self, now: float, measured_q: ArrayLike, measured_v: ArrayLike | None = None) -> SubmitResult:
         """An operator's confirmation: hold the measured joints (n,) [rad] and take trajectories again.

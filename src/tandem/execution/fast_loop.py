@@ -23,7 +23,7 @@ from typing import Any
 from tandem.core.config import from_dict, setting
 from tandem.core.errors import ConfigError, InputError, TandemError
 from tandem.execution import realtime
-from tandem.execution.backends.base import Backend, BackendState
+from tandem.execution.backends.base import Backend, BackendError, BackendState, PacedBackend
 from tandem.execution.executor import Executor
 from tandem.execution.link import Link
 from tandem.execution.messages import (
@@ -48,6 +48,9 @@ from tandem.execution.types import (
 _log = logging.getLogger(__name__)
 _WATCH_EVERY = 10  # cycles between looks at the owner and the wall clock
 _REST_LIMIT_NS = 5_000_000_000  # longest wait for rest before leaving
+_RECOVERY_NS = 10_000_000_000  # how long a recovery may take without a sign of life
+_DRIFT_NS = 2_000_000  # difference between the arm's clock and this machine's that is taken over at rest
+_DRIFT_EVERY = 50  # cycles between looks at that difference
 
 
 @dataclass(frozen=True)
@@ -61,6 +64,9 @@ class LoopConfig:
     owner_pid: int = setting(0, "process whose death ends the loop", lo=0)
     owner_timeout: float = setting(0.5, "silence of the owner after which the arm stops", unit="s", lo=0.05, hi=60.0)
     wall_step: float = setting(0.02, "step of the wall clock at which the arm stops", unit="s", lo=1e-3, hi=10.0)
+    max_drift: float = setting(
+        0.05, "how far the arm's own clock may fall behind this machine's in motion", unit="s", lo=1e-3, hi=60.0
+    )
     catch_up: int = setting(20, "most cycles that are caught up on when late; more are skipped", lo=5, hi=500)
     spin: float = setting(6e-5, "how long before a deadline waiting turns from sleep to spin", unit="s", lo=0.0, hi=1e-3)
     priority: int = setting(50, "SCHED_FIFO priority to ask for; 0: none", lo=0, hi=98)
@@ -119,6 +125,7 @@ class FastLoop:
         self._published, self._published_mode = -1, -1
         self._cycle, self._resets, self._missed = 0, 0, 0
         self._late_max, self._work_max, self._work_sum = 0.0, 0.0, 0.0
+        self._paced = backend if isinstance(backend, PacedBackend) else None
         self.realtime = False
         self.leaving = False
         self.terminated = False  #: set by a signal, acted on between cycles
@@ -174,6 +181,11 @@ class FastLoop:
             executor.reset(now, state.q, state.width)
             self._resets += 1
         else:
+            if kind is Request.HOME_GRIPPER:
+                if not executor.waiting:
+                    return SubmitResult(SubmitCode.LATE, "only when the arm rests with nothing pending")
+                self.backend.home_gripper()
+                return done
             width = float(body["width"])
             result = executor.set_width(now, width)
             if not result.accepted:
@@ -188,9 +200,12 @@ class FastLoop:
         if self.executor.mode not in (Mode.STOPPED, Mode.FAULT):
             return self.executor.resume(now, self._measured.q, self._measured.v)
         try:
+            self.link.beat_loop(self._mono_ns() + _RECOVERY_NS)  # no sign of life is due while a real arm recovers
             self._measured = state = self.backend.recover(now)
         except TandemError as error:
             return SubmitResult(SubmitCode.INTERNAL, str(error))
+        finally:
+            self.link.beat_loop(self._mono_ns())
         result = self.executor.resume(now, state.q, state.v)
         if result.accepted:
             self._offset_ns = self._clock_offset()
@@ -204,13 +219,11 @@ class FastLoop:
         now = (deadline_ns - self._zero_ns) * 1e-9
         executor = self.executor
         self._cycle += 1
-        if not late or self._cycle % 4 == 0:
-            self._serve(now)
         state: BackendState | None = None
         try:
             state = self.backend.read(now)
         except Exception as error:  # an arm that cannot be read is a reason to stop, not to leave
-            executor.stop(StopReason.BACKEND, str(error) or type(error).__name__)
+            self._fail(error)
         if state is None:
             command = executor.tick(now, None)
         else:
@@ -219,11 +232,22 @@ class FastLoop:
         try:
             self.backend.write(command, now)
         except Exception as error:
-            executor.stop(StopReason.BACKEND, str(error) or type(error).__name__)
+            self._fail(error)
+        # requests come after the command: the arm waits for that one
+        if not late or self._cycle % 4 == 0:
+            self._serve(now)
         if self._cycle % _WATCH_EVERY == 0:
             self._watch()
-        self._publish(command, deadline_ns)
+        self._publish(executor.command, deadline_ns)
         return command
+
+    def _fail(self, error: Exception) -> None:
+        """The arm cannot be read or commanded: bring it to rest where it still follows, latch where it does not."""
+        text = str(error) or type(error).__name__
+        if isinstance(error, BackendError) and error.halted:
+            self.executor.halt(StopReason.BACKEND, text, self._measured.q)
+        else:
+            self.executor.stop(StopReason.BACKEND, text)
 
     def _watch(self) -> None:
         """Look at the owner and at the wall clock."""
@@ -264,8 +288,30 @@ class FastLoop:
         buffer.set_counters(executor.counters)
         buffer.set_measured(measured.q, measured.v, measured.width, measured.world)
         buffer.set_command(command.q, command.v, command.a, command.width)
+        if self._paced is not None:
+            buffer.set_arm(self._paced.report())
         buffer.floats[4:7] = self._late_max, self._work_max, self._work_sum / max(self._cycle, 1)
         self.link.state.write(buffer.tobytes())
+
+    def _settle(self, deadline: int) -> int:
+        """The time of an arm that keeps its own, taken over from this machine's clock while it rests.
+
+        In motion the two may drift apart: what is played stays on the arm's clock, and a drift that certificates do not allow for
+        (the obstacles move on) stops the arm.
+        """
+        if self._cycle % _DRIFT_EVERY:
+            return deadline
+        drift = self._mono_ns() - deadline
+        if self.executor.waiting:
+            if abs(drift) > _DRIFT_NS:
+                self._zero_ns += drift
+                self.executor.rebase(self._offset_ns + self._zero_ns)
+                return deadline + drift
+        elif drift > self.config.max_drift * 1e9:
+            limit = self.config.max_drift
+            text = f"the arm's clock has fallen {drift * 1e-9:.3f} s behind; at most {limit} s"
+            self.executor.stop(StopReason.CLOCK, text)
+        return deadline
 
     def run(self) -> None:
         """Cycle until told to leave, or until the owner is gone; the arm rests before this returns."""
@@ -277,15 +323,23 @@ class FastLoop:
         # what came between connecting and here (locking memory, collecting garbage) is not a gap in the cycles
         self.executor.reset((deadline - self._zero_ns) * 1e-9, self._measured.q, self._measured.width)
         while True:
-            deadline += period
-            begun = realtime.wait_until(deadline, spin)
-            late = begun - deadline
-            if late >= period:
-                self._missed += 1
-                if late > slack:
-                    skipped = late // period
-                    self._missed += skipped - 1
-                    deadline += skipped * period
+            if self._paced is not None:
+                deadline = self._settle(deadline)
+                gone = round(self._paced.wait() * 1e9)
+                deadline += gone
+                begun = self._mono_ns()
+                late = gone - period
+                self._missed += max(round(late / period), 0)
+            else:
+                deadline += period
+                begun = realtime.wait_until(deadline, spin)
+                late = begun - deadline
+                if late >= period:
+                    self._missed += 1
+                    if late > slack:
+                        skipped = late // period
+                        self._missed += skipped - 1
+                        deadline += skipped * period
             if self.terminated and not self.leaving:
                 self.leave("terminated")
             resets = self._resets

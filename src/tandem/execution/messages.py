@@ -15,6 +15,8 @@ from tandem.core.errors import InputError
 from tandem.core.trajectory import Trajectory
 from tandem.core.types import Commitment, Proposal
 from tandem.execution.types import (
+    ArmReport,
+    ArmState,
     CertifiedTrajectory,
     ExecutorCounters,
     Mode,
@@ -37,6 +39,7 @@ class Request(IntEnum):
     GRIPPER = 5
     GRASP = 6
     SHUTDOWN = 7
+    HOME_GRIPPER = 8
 
 
 _REQUEST = struct.Struct("<QII")
@@ -158,7 +161,7 @@ class LoopState:
         revision: of the commitment that belongs to this state. counters: of the executor.
         missed_cycles: cycles that did not begin within their own period. late_max, work_max, work_mean: [s] since the start.
         resets: how often the world was reset. realtime: whether real-time scheduling was granted.
-        world: (k,) the simulated world's configuration; empty on a real arm.
+        world: (k,) the simulated world's configuration; empty on a real arm. arm: a real arm's own view.
     """
 
     cycle: int
@@ -184,6 +187,7 @@ class LoopState:
     resets: int
     realtime: bool
     world: Array
+    arm: ArmReport
 
 
 _COUNTS = ("ticks", "missed_cycles", "accepted", "splices", "superseded", "dropped", "clock_jumps", "stops", "resumes")
@@ -191,6 +195,8 @@ _INTS = 48
 _REJECTED = 32  # where the counts of each SubmitCode begin
 _WORLD = 64
 _TEXT = 320
+_ARM_TEXT = 200
+_GRIPPER_TEXT = 80
 
 
 class StateBuffer:
@@ -201,11 +207,22 @@ class StateBuffer:
         self.ints = np.zeros(_INTS, np.int64)
         self.floats = np.zeros(8 + 5 * joints + _WORLD)
         self._text = b"\0" * _TEXT
+        self._arm_text = b"\0" * (_ARM_TEXT + _GRIPPER_TEXT)
+        self._arm: ArmReport | None = None
         self.ints[0] = joints
 
     def set_text(self, text: str) -> None:
         """Why it stopped."""
         self._text = text.encode()[:_TEXT].ljust(_TEXT, b"\0")
+
+    def set_arm(self, arm: ArmReport) -> None:
+        """A real arm's own view."""
+        if self._arm is None or arm.text is not self._arm.text or arm.gripper is not self._arm.gripper:
+            texts = (arm.text.encode()[:_ARM_TEXT].ljust(_ARM_TEXT, b"\0"), arm.gripper.encode()[:_GRIPPER_TEXT])
+            self._arm_text = texts[0] + texts[1].ljust(_GRIPPER_TEXT, b"\0")
+        self._arm = arm
+        self.ints[12:16] = arm.state, arm.lost_cycles, arm.rejoins, arm.reflexes
+        self.ints[25], self.floats[7] = arm.recoveries, arm.success_rate
 
     def set_counters(self, counters: ExecutorCounters) -> None:
         """The executor's counters."""
@@ -230,26 +247,34 @@ class StateBuffer:
 
     def tobytes(self) -> bytes:
         """As it crosses the link."""
-        return self.ints.tobytes() + self.floats.tobytes() + self._text
+        return self.ints.tobytes() + self.floats.tobytes() + self._text + self._arm_text
 
 
 def decode_state(data: bytes) -> LoopState:
-    """The inverse of :class:`StateBuffer`; integer fields 1..15 are set by the fast loop."""
+    """The inverse of :class:`StateBuffer`; integer fields 1..11 are set by the fast loop."""
     ints = np.frombuffer(data, np.int64, _INTS)
     n = int(ints[0])
     f = np.frombuffer(data, np.float64, 8 + 5 * n + _WORLD, 8 * _INTS)
-    text = data[8 * _INTS + f.nbytes :].rstrip(b"\0").decode(errors="replace")
+    at = 8 * _INTS + f.nbytes
+    text, arm_text, gripper = (
+        data[begin : begin + size].rstrip(b"\0").decode(errors="replace")
+        for begin, size in ((at, _TEXT), (at + _TEXT, _ARM_TEXT), (at + _TEXT + _ARM_TEXT, _GRIPPER_TEXT))
+    )
+    report = ArmReport(
+        ArmState(int(ints[12])), arm_text, float(f[7]), int(ints[13]), int(ints[14]), int(ints[15]), int(ints[25]), gripper
+    )
     counters = ExecutorCounters()
     for i, name in enumerate(_COUNTS):
         setattr(counters, name, int(ints[16 + i]))
     counters.head_time, counters.backup_time = float(f[0]), float(f[1])
     counters.rejected = {code: int(ints[_REJECTED + code]) for code in SubmitCode if ints[_REJECTED + code]}
-    arm = [f[8 + i * n : 8 + (i + 1) * n].copy() for i in range(5)]
+    rows = [f[8 + i * n : 8 + (i + 1) * n].copy() for i in range(5)]
     world = f[8 + 5 * n : 8 + 5 * n + int(ints[8])].copy()
     return LoopState(
         cycle=int(ints[1]), stamp=from_ns(int(ints[2])), measured_stamp=from_ns(int(ints[3])),
-        q=arm[0], v=arm[1], width=float(f[2]), command_q=arm[2], command_v=arm[3], command_a=arm[4], command_width=float(f[3]),
+        q=rows[0], v=rows[1], width=float(f[2]), command_q=rows[2], command_v=rows[3], command_a=rows[4],
+        command_width=float(f[3]),
         mode=Mode(int(ints[4])), reason=StopReason(int(ints[5])), text=text, last_rejection=SubmitCode(int(ints[6])),
         revision=int(ints[7]), counters=counters, missed_cycles=int(ints[9]), late_max=float(f[4]), work_max=float(f[5]),
-        work_mean=float(f[6]), resets=int(ints[10]), realtime=bool(ints[11]), world=world,
+        work_mean=float(f[6]), resets=int(ints[10]), realtime=bool(ints[11]), world=world, arm=report,
     )  # fmt: skip

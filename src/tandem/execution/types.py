@@ -71,6 +71,41 @@ _STOP_TEXT = {
 }
 
 
+class ArmState(IntEnum):
+    """What a real arm's controller says of itself."""
+
+    UNREPORTED = 0  #: a backend without a controller (simulation)
+    DISCONNECTED = 1  #: no connection
+    IDLE = 2  #: connected, holding by itself
+    MOVING = 3  #: following what is commanded, standing still included
+    REFLEX = 4  #: stopped itself; errors must be cleared
+    USER_STOPPED = 5  #: the user stop is pressed
+    GUIDING = 6  #: being guided by hand
+    LOCKED = 7  #: brakes locked, or in another mode without execution
+    RECOVERING = 8  #: after an operator's confirmation, on the way back
+
+
+@dataclass(frozen=True, slots=True)
+class ArmReport:
+    """A real arm's own view.
+
+    Attributes:
+        state, text: mode and the reason or step to take. success_rate: share of the last 100 cycles that were answered in time, 0
+            while nothing is commanded. lost_cycles: cycles without an answer. rejoins: how often the commands left the certified
+            trajectory's samples to meet it again smoothly after lost cycles. reflexes, recoveries: since the start.
+        gripper: "off", "ready", "busy" or what is wrong with it.
+    """
+
+    state: ArmState = ArmState.UNREPORTED
+    text: str = ""
+    success_rate: float = 0.0
+    lost_cycles: int = 0
+    rejoins: int = 0
+    reflexes: int = 0
+    recoveries: int = 0
+    gripper: str = "off"
+
+
 class SubmitCode(IntEnum):
     """What became of a submitted trajectory (or of another request to the executor)."""
 

@@ -97,6 +97,9 @@ class MujocoBackend:
         """Close fully: the world's gripper presses with its own force on what is between the fingers."""
         self._target.request(0.0)
 
+    def home_gripper(self) -> None:
+        """Nothing to find."""
+
     def recover(self, now: float) -> BackendState:
         """A simulated arm has no errors to clear."""
         return self.read(now)

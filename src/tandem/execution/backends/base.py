@@ -3,19 +3,26 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
 
 from tandem.core.errors import TandemError
-from tandem.execution.types import Command
+from tandem.execution.types import ArmReport, Command
 
 Array = NDArray[np.float64]
 
 
 class BackendError(TandemError):
-    """The arm cannot be reached or has refused; the executor latches a stop with this text."""
+    """The arm cannot be reached or has refused; the executor latches a stop with this text.
+
+    ``halted``: the arm follows no commands any more, so that there is nothing left to play to its end.
+    """
+
+    def __init__(self, text: str, halted: bool = False) -> None:
+        super().__init__(text)
+        self.halted = halted
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,6 +67,10 @@ class Backend(Protocol):
         """Close on an object about ``width`` [m] wide with ``force`` [N]; holds until the commanded width changes."""
         ...
 
+    def home_gripper(self) -> None:
+        """Let the gripper find its stroke, where it needs that. Returns at once."""
+        ...
+
     def recover(self, now: float) -> BackendState:
         """After an operator's confirmation: clear errors and say where the arm is. Raises: BackendError."""
         ...
@@ -70,6 +81,19 @@ class Backend(Protocol):
 
     def close(self) -> None:
         """Let go of the arm; may be called again."""
+        ...
+
+
+@runtime_checkable
+class PacedBackend(Protocol):
+    """A backend whose arm keeps the time: the loop ticks once for each of its cycles."""
+
+    def wait(self) -> float:
+        """Block until the arm's next cycle; time [s] that its clock went on since the last one. Never longer than some cycles."""
+        ...
+
+    def report(self) -> ArmReport:
+        """The arm's own view; cheap, called every cycle."""
         ...
 
 

@@ -79,6 +79,9 @@ class Loopback:
         """Drive to ``width`` [m]; there is nothing to grasp."""
         self._target.request(width)
 
+    def home_gripper(self) -> None:
+        """Nothing to find."""
+
     def recover(self, now: float) -> BackendState:
         """Where it is; raises BackendError while a failure lasts."""
         if self._during(self.config.fail_at, now):
