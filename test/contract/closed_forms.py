@@ -20,8 +20,8 @@ LogV = Callable[[Tensor, Tensor], Tensor]
 class MixtureDenoiser:
     """E[x_0 | x_i] of an even mixture of isotropic Gaussians: means (M, D), one standard deviation. H = 1."""
 
-    def __init__(self, means: list[list[float]], std: float, dtype: torch.dtype = torch.float64) -> None:
-        self.schedule = make_schedule(ScheduleConfig(steps=STEPS))
+    def __init__(self, means: list[list[float]], std: float, dtype: torch.dtype = torch.float64, steps: int = STEPS) -> None:
+        self.schedule = make_schedule(ScheduleConfig(steps=steps))
         self.means = torch.tensor(means, dtype=dtype)
         self.var = std * std
         self.dtype, self.device = dtype, torch.device("cpu")
@@ -66,10 +66,12 @@ class PairProblem:
 
     horizon = 1
 
-    def __init__(self, log_v: LogV, dim: int = 1, depth: LogV | None = None) -> None:
+    previous: Tensor | None = None
+
+    def __init__(self, log_v: LogV, dim: int = 1, depth: LogV | None = None, edge: float = 0.2) -> None:
         self.cond = torch.zeros(0)
         self.dim = self.k_dim = dim
-        self.log_v, self.depth = log_v, depth
+        self.log_v, self.depth, self.edge = log_v, depth, edge
         self.evaluations = 0
 
     def sample_k(self, count: int, generator: torch.Generator) -> Tensor:
@@ -110,6 +112,24 @@ class PairProblem:
         """Onto x >= 0.2."""
         return x.clamp(min=0.2)
 
+    def barrier(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """x - edge for every value: a half-space each."""
+        return x - self.edge, torch.eye(self.dim, dtype=x.dtype).expand(*x.shape, -1)
+
+    def log_potential(self, x: Tensor, k: Tensor) -> Tensor:
+        """Log V in plain torch."""
+        return self.log_v(x[:, 0][:, None], k[None])
+
+    def tightened(self, margin: float) -> PairProblem:
+        """V = 0 nearer than ``margin`` to the edge as well."""
+        def log_v(x: Tensor, k: Tensor) -> Tensor:
+            return torch.where((x >= self.edge + margin).all(-1), self.log_v(x, k), -torch.inf)
+
+        def depth(x: Tensor, k: Tensor) -> Tensor:
+            return (self.edge + margin - x).clamp(min=0.0).sum(-1) + 0.0 * k.sum(-1)
+
+        return PairProblem(log_v, self.dim, depth, self.edge)
+
     def optimise_k(self, e: Handle, index: int) -> tuple[Tensor, float, bool]:
         """Dense search (D = 1)."""
         k = torch.linspace(-1.0, 1.0, 401, dtype=torch.float64)[:, None].expand(-1, self.k_dim)
@@ -133,7 +153,9 @@ def reference(problem: PairProblem, denoiser: MixtureDenoiser, count: int = 20_0
     """The target's moments: x from plain reverse passes (p(x) is the discretised model's own law), k by quadrature (D = 1)."""
     g = torch.Generator().manual_seed(1234)
     noise = torch.randn((count, 1, 1), generator=g, dtype=denoiser.dtype)
-    x, _ = denoise(denoiser.schedule, lambda y, i: denoiser.clean(y, i, problem.cond), noise, STEPS, SolverConfig(), g)
+    x, _ = denoise(
+        denoiser.schedule, lambda y, i: denoiser.clean(y, i, problem.cond), noise, denoiser.schedule.steps, SolverConfig(), g
+    )
     k = torch.linspace(-1.0, 1.0, points, dtype=torch.float64)[:, None]
     v = torch.cat([problem.grid(Handle(part), k).log_v.double().exp() for part in x.split(4000)])
     px, pk = v.sum(1) / v.sum(), v.sum(0) / v.sum()

@@ -146,6 +146,7 @@ class Counters:
 
     network_rows: int = 0
     potential_evals: int = 0
+    barrier_evals: int = 0
     solver_iterations: int = 0
     failures: dict[str, int] = field(default_factory=dict)
 

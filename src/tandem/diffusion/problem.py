@@ -88,20 +88,6 @@ class GuessingProblem(JointProblem, Protocol):
         """(N, dk) one k a chunk, normalised and finite; feasible or not. Proposals are centred on it, so it biases nothing."""
 
 
-class GuidedProblem(JointProblem, Protocol):
-    """A joint problem whose constraints also have a gradient: what motion planning diffusion needs."""
-
-    def guidance(self, x: Tensor) -> Tensor:
-        """(N,) soft cost of chunks ``x`` (N, H, D) in the data's units, differentiable in x (plain torch, autograd on)."""
-
-
-class ProjectableProblem(JointProblem, Protocol):
-    """A joint problem with a projection onto its feasible chunks: what projected diffusion needs."""
-
-    def project(self, x: Tensor) -> Tensor:
-        """(N, H, D) nearest feasible chunks to ``x`` (N, H, D), both in the data's units."""
-
-
 def checked(grid: PotentialGrid, shape: tuple[int, ...], where: str) -> PotentialGrid:
     """``grid`` in float64, or :class:`PotentialError`: a wrong shape, log V NaN or +inf, a feasible J not finite."""
     for name in ("log_v", "cost", "depth"):

@@ -29,7 +29,10 @@ CleanFn = Callable[[Tensor, int], Tensor]
 class SolverConfig:
     """How a reverse pass is made."""
 
-    kind: str = setting("ddpm", "ddpm: ancestral; ddim: deterministic; dpmpp: DPM-Solver++ 2M", choices=("ddpm", "ddim", "dpmpp"))
+    kind: str = setting(
+        "ddpm", "ddpm: ancestral; ddim: deterministic; dpmpp: DPM-Solver++ 2M; dpmpp_sde: its stochastic form",
+        choices=("ddpm", "ddim", "dpmpp", "dpmpp_sde"),
+    )
     steps: int = setting(0, "network passes of a whole reverse pass; 0: the schedule's own number", lo=0, hi=4000)
 
     def passes(self, schedule: Schedule, start: int | None = None) -> int:
@@ -58,8 +61,15 @@ def step(schedule: Schedule, x: Tensor, x0: Tensor, i: int, j: int, eta: float, 
     return mean if sigma == 0.0 else mean.add_(normal_like(mean, generator), alpha=sigma)
 
 
-def dpmpp_step(schedule: Schedule, x: Tensor, x0: Tensor, last: tuple[Tensor, int] | None, i: int, j: int) -> Tensor:
-    """One DPM-Solver++(2M) step i -> j (Lu et al. 2022, Alg. 2), data prediction; ``last`` = previous (clean estimate, level)."""
+def dpmpp_step(
+    schedule: Schedule, x: Tensor, x0: Tensor, last: tuple[Tensor, int] | None, i: int, j: int,
+    generator: torch.Generator | None = None,
+) -> Tensor:
+    """One DPM-Solver++(2M) step i -> j (Lu et al. 2022, Alg. 2), data prediction; ``last`` = previous (clean estimate, level).
+
+    With a ``generator`` the step is that of SDE-DPM-Solver++(2M) (their Appx. C): for the reverse SDE, not for its probability
+    flow.
+    """
     if j == 0:
         return x0
     half_log_snr = [0.5 * (math.log(schedule.alpha_bar[n]) - math.log1p(-schedule.alpha_bar[n])) for n in (i, j)]
@@ -69,7 +79,12 @@ def dpmpp_step(schedule: Schedule, x: Tensor, x0: Tensor, last: tuple[Tensor, in
         previous = 0.5 * (math.log(schedule.alpha_bar[last[1]]) - math.log1p(-schedule.alpha_bar[last[1]]))
         ratio = 0.5 * h / (half_log_snr[0] - previous)
         direction = (1.0 + ratio) * x0 - ratio * last[0]
-    return (schedule.noise(j) / schedule.noise(i)) * x - schedule.signal(j) * math.expm1(-h) * direction
+    keep, span = schedule.noise(j) / schedule.noise(i), -math.expm1(-h)
+    if generator is None:
+        return keep * x + schedule.signal(j) * span * direction
+    span = -math.expm1(-2.0 * h)
+    mean = keep * math.exp(-h) * x + schedule.signal(j) * span * direction
+    return mean + schedule.noise(j) * math.sqrt(span) * normal_like(mean, generator)
 
 
 def denoise(
@@ -90,8 +105,8 @@ def denoise(
         if expired is not None and expired():
             return (x if last is None else last[0]), i
         x0 = clean(x, i)
-        if solver.kind == "dpmpp":
-            x = dpmpp_step(schedule, x, x0, last, i, j)
+        if solver.kind.startswith("dpmpp"):
+            x = dpmpp_step(schedule, x, x0, last, i, j, generator if solver.kind == "dpmpp_sde" else None)
         else:
             x = step(schedule, x, x0, i, j, 1.0 if solver.kind == "ddpm" else 0.0, generator)
         last = (x0, i)

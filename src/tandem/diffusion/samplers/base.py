@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 import time
 from abc import ABC, abstractmethod
@@ -16,6 +17,7 @@ from tandem.core.config import from_dict, to_dict
 from tandem.core.errors import ConfigError, InputError
 from tandem.core.paths import config_file
 from tandem.core.types import Counters
+from tandem.diffusion.constraints import checked_barrier, offered
 from tandem.diffusion.denoiser import Denoiser
 from tandem.diffusion.problem import Evaluated, JointProblem, PotentialGrid, checked
 from tandem.diffusion.result import Candidates, SampleResult
@@ -94,6 +96,31 @@ class Run:
         """Potential where chunk j meets ``k[j]`` of (N, P, dk), checked and counted."""
         self.counters.potential_evals += int(k.shape[0] * k.shape[1])
         return self._tempered(checked(self.problem.pairs(e, k), (e.n, int(k.shape[1])), "pairs"))
+
+    def barrier(self, x: Tensor, method: str) -> tuple[Tensor, Tensor]:
+        """The problem's specifications at normalised ``x`` (N, H, D): b (N, H, M), and its gradient (N, H, M, D) in normalised
+        space.
+
+        ``method`` names who asks, should the problem offer none.
+        """
+        function = offered(self.problem, "barrier", method, "the barrier functions")
+        value, gradient = function(self.denormalise(x))
+        value, gradient = checked_barrier(value, gradient, (int(x.shape[0]), int(x.shape[1]), int(x.shape[2])))
+        self.counters.barrier_evals += int(x.shape[0])
+        return value, gradient * self.scale().double()[:, :, None]
+
+    def scale(self) -> Tensor:
+        """(1, H, D) the data's units a unit of normalised space: the slope of the denoiser's affine normaliser."""
+        one = torch.ones((1, self.problem.horizon, self.problem.dim), device=self.denoiser.device, dtype=self.denoiser.dtype)
+        return self.denoiser.denormalise(one) - self.denoiser.denormalise(torch.zeros_like(one))
+
+    def tightened(self, margin: float, method: str) -> Run:
+        """The same call on the problem with every constraint tightened by ``margin``; counts into the same counters."""
+        if margin == 0.0:
+            return self
+        other = copy.copy(self)
+        other.problem = offered(self.problem, "tightened", method, "the tightening")(margin)
+        return other
 
     def _tempered(self, grid: PotentialGrid) -> PotentialGrid:
         """V at the sampler's own temperature, where it has one."""

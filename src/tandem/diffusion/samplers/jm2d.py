@@ -22,6 +22,10 @@ What the paper leaves open, and what is done here:
 - Its law is near p(x) p(k) V(x, k), not equal to it: k moves without noise, and a reverse pass of few steps understates the
   spread of p(x_0 | x_i), so that V tilts less than it should. Gaussian x tilted by V of x alone, mean 0.29 in the limit: 0.10,
   0.17, 0.24 with I = 6, 25, 60.
+- ``tighten`` weighs the Monte-Carlo pairs by V under tightened constraints ("Tight", Table A.2) and judges the outcome by V
+  itself; ``project`` projects every noisy x onto the feasible chunks (Appx. B). The pathwise gradient of Appx. B is
+  :mod:`tandem.diffusion.samplers.jm2d_pathwise`; conditional generation and model-based diffusion (Cor. 3) are
+  :mod:`~tandem.diffusion.samplers.conditional` and :mod:`~tandem.diffusion.samplers.mbd`.
 - ``selection: rejection`` (Table A.1): the least J among the final Monte-Carlo pairs with V > 0; none: one optimisation of k
   for the best chunk; still none: infeasible. ``final`` returns (x_0, k_0) itself, ``archive`` chooses among the best pairs of
   *all* steps.
@@ -31,7 +35,7 @@ from __future__ import annotations
 
 import math
 import time
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import ClassVar
 
 import torch
@@ -39,15 +43,18 @@ from torch import Tensor
 
 from tandem.core.config import setting
 from tandem.core.errors import ConfigError
+from tandem.diffusion.constraints import offered
 from tandem.diffusion.problem import Evaluated, PotentialGrid
 from tandem.diffusion.result import SampleResult
-from tandem.diffusion.reverse import SolverConfig, step
+from tandem.diffusion.reverse import step
 from tandem.diffusion.samplers.base import Archive, Pairs, Run, Sampler, finish, register, repair
+from tandem.diffusion.samplers.clean import CleanConfig, clean_chunks, clean_rows
+from tandem.diffusion.samplers.potential import graded, standardised
 from tandem.diffusion.schedules import Schedule, ScheduleConfig, make_schedule
 
 
 @dataclass(frozen=True)
-class JM2DConfig:
+class JM2DConfig(CleanConfig):
     """Settings of JM2D; the defaults are Table A.1 (I = 25 and the cosine schedule of x are the denoiser's own)."""
 
     x_samples: int = setting(128, "clean chunks a step, N", lo=1, hi=100_000)
@@ -55,9 +62,6 @@ class JM2DConfig:
     k_schedule: str = setting("mbd", "schedule of k; mbd is Table A.1's 'linear'", choices=("cosine", "linear", "mbd"))
     k_final: float | None = setting(None, "alpha_bar^k at step I; none: the schedule's own (mbd: 0.60)", lo=1e-6, hi=0.99)
     k_proposal: str = setting("truncated", "draw k_0 | k_i in the prior's box, or unrestricted", choices=("truncated", "paper"))
-    clean: str = setting("full", "clean chunks: whole pass, u steps + Tweedie, or x_i itself", choices=("full", "steps", "noisy"))
-    clean_steps: int = setting(2, "u: ancestral steps before Tweedie with clean: steps; 0: Tweedie at once", lo=0, hi=4000)
-    inner: SolverConfig = field(default_factory=SolverConfig)
     temperature: float | None = setting(None, "lambda of V = exp(-J / lambda); none: the problem's own", lo=1e-6, hi=1e6)
     standardise: bool = setting(False, "standardise J over the feasible pairs before the temperature (MBD; needs temperature)")
     fallback: str = setting("graded", "when V = 0 everywhere", choices=("graded", "model_free"))
@@ -65,6 +69,8 @@ class JM2DConfig:
     eta: float = setting(1.0, "stochasticity sigma of the outer step: 1 DDPM, 0 DDIM", lo=0.0, hi=1.0)
     selection: str = setting("rejection", "rejection among the final pairs, or (x_0, k_0) itself", choices=("rejection", "final"))
     archive: bool = setting(False, "choose among the best pairs of all steps, not of the last only")
+    tighten: float = setting(0.0, "margin on the constraints while denoising (Table A.2, Tight)", lo=0.0, hi=1e3)
+    project: bool = setting(False, "project each noisy x onto the feasible chunks (Appx. B, constraint enforcement)")
 
     def __post_init__(self) -> None:
         if self.standardise and self.temperature is None:
@@ -80,67 +86,54 @@ class JM2D(Sampler[JM2DConfig]):
 
     def network_rows(self, steps: int) -> int:
         """Network rows of a call: N I (I + 1) / 2 with full clean estimates."""
-        c = self.config
-        if c.clean == "noisy":
-            return 0
-        if c.clean == "full":
-            total = steps if c.inner.steps == 0 else min(c.inner.steps, steps)
-            per_step = [total if i == steps else max(1, min(i, math.ceil(total * i / steps))) for i in range(1, steps + 1)]
-            return c.x_samples * sum(per_step)
-        return sum(c.x_samples * min(c.clean_steps + 1, i) if c.clean_steps and i > 1 else 1 for i in range(1, steps + 1))
+        return clean_rows(self.config, steps, self.config.x_samples)
 
     def _sample(self, run: Run) -> SampleResult:
         c, schedule = self.config, run.schedule
         k_schedule = make_schedule(ScheduleConfig(c.k_schedule, schedule.steps, c.k_final))
         x = run.noise(1)
         k = torch.randn((1, run.problem.k_dim), generator=run.generator, device=x.device, dtype=x.dtype)
+        guide = run.tightened(c.tighten, self.name)
+        project = offered(run.problem, "project", self.name, "the projection") if c.project else None
         archive, complete, took = Archive(), True, 0.0
         x0, k0 = x, k
         final: tuple[Evaluated, Pairs] | None = None
+        ks = k
         for i in range(schedule.steps, 0, -1):
             started = time.perf_counter()
             if run.expired(ahead=took):
                 complete = False
                 break
-            clean = self._clean_chunks(run, x, i)
-            ks = _clean_parameters(run, k, k_schedule, i, c.k_samples, c.k_proposal)
-            raw, e = run.evaluate(clean)
-            grid = run.grid(e, ks)
+            clean = clean_chunks(run, c, x, i, c.x_samples)
+            ks = clean_parameters(run, k, k_schedule, i, c.k_samples, c.k_proposal)
+            raw, e = guide.evaluate(clean)
+            grid = guide.grid(e, ks)
             log_prior = run.problem.log_prior_k(ks).double()
             x0, k0 = self._means(run, clean, ks, grid, log_prior, k / k_schedule.signal(i))
             pairs = Pairs.best(raw, ks, grid, log_prior)
             archive.add(pairs)
             final = (e, pairs)
             x = step(schedule, x, x0, i, i - 1, c.eta, run.generator)
+            if project is not None:
+                x = run.denoiser.normalise(project(run.denormalise(x))).to(x.dtype)
             k = k_schedule.signal(i - 1) * k0
             took = time.perf_counter() - started
+        if guide is not run and final is not None:  # what is returned answers to the constraints themselves
+            e = run.problem.evaluate(final[1].x)
+            final = (e, Pairs.best(final[1].x, ks, run.grid(e, ks), run.problem.log_prior_k(ks).double()))
         return self._choose(run, archive, final, x, k, complete)
-
-    def _clean_chunks(self, run: Run, x: Tensor, i: int) -> Tensor:
-        """Alg. C.2 lines 1-4: N clean chunks (N, H, D), normalised, from one noisy ``x`` (1, H, D) at step ``i``."""
-        c = self.config
-        if c.clean == "noisy":
-            return x
-        if c.clean == "full":
-            return run.denoise(x.expand(c.x_samples, -1, -1), i, c.inner)[0]
-        u = min(c.clean_steps, i - 1)
-        if u == 0:
-            return run.clean(x, i)  # Tweedie of one x_i is one chunk: N copies of it would carry no more
-        y = x.expand(c.x_samples, -1, -1)
-        for level in range(i, i - u, -1):
-            y = step(run.schedule, y, run.clean(y, level), level, level - 1, 1.0, run.generator)
-        return run.clean(y, i - u)
 
     def _means(
         self, run: Run, clean: Tensor, ks: Tensor, grid: PotentialGrid, log_prior: Tensor, proposal_mean: Tensor
     ) -> tuple[Tensor, Tensor]:
         """Eq. 7 as weighted means: x0 (1, H, D) and k0 (1, dk)."""
-        log_w = self._log_potential(grid) + log_prior
+        c = self.config
+        log_w = (standardised(grid, c.temperature) if c.standardise and c.temperature else grid.log_v) + log_prior
         run.record(feasible_share=float((log_w > -torch.inf).double().mean()))
         if not bool((log_w > -torch.inf).any()):
             run.counters.fail("no feasible pair in a step")
-            log_w = self._graded(grid) + log_prior
-            if self.config.fallback == "model_free" or not bool((log_w > -torch.inf).any()):
+            log_w = graded(grid, c.graded_temperature) + log_prior
+            if c.fallback == "model_free" or not bool((log_w > -torch.inf).any()):
                 run.counters.fail("model-free step")
                 return clean.mean(0, keepdim=True), proposal_mean
         w_x = torch.softmax(log_w.logsumexp(1), 0)
@@ -148,24 +141,6 @@ class JM2D(Sampler[JM2DConfig]):
         run.record(ess_x=float(1.0 / (w_x * w_x).sum()), ess_k=float(1.0 / (w_k * w_k).sum()))
         x0 = torch.einsum("n,nhd->hd", w_x.to(clean.dtype), clean)[None]
         return x0, (w_k.to(ks.dtype) @ ks)[None]
-
-    def _log_potential(self, grid: PotentialGrid) -> Tensor:
-        """(N, K) log V, of the standardised J where asked for."""
-        c = self.config
-        values = grid.cost[grid.feasible]
-        if not c.standardise or c.temperature is None or values.numel() < 2:
-            return grid.log_v
-        cost = (grid.cost - values.mean()) / values.std().clamp(min=1e-12)
-        return torch.where(grid.feasible, -cost / c.temperature, -torch.inf)
-
-    def _graded(self, grid: PotentialGrid) -> Tensor:
-        """(N, K) weights by violation depth, standardised over pairs where a depth is known."""
-        known = torch.isfinite(grid.depth)
-        values = grid.depth[known]
-        if values.numel() == 0:
-            return torch.full_like(grid.depth, -torch.inf)
-        spread = values.std(unbiased=False).clamp(min=1e-12)
-        return torch.where(known, -(grid.depth - values.min()) / (spread * self.config.graded_temperature), -torch.inf)
 
     def _choose(
         self, run: Run, archive: Archive, final: tuple[Evaluated, Pairs] | None, x: Tensor, k: Tensor, complete: bool
@@ -183,7 +158,7 @@ class JM2D(Sampler[JM2DConfig]):
         return finish(run, repair(run, e, pairs), None, complete)
 
 
-def _clean_parameters(run: Run, k: Tensor, schedule: Schedule, i: int, count: int, proposal: str) -> Tensor:
+def clean_parameters(run: Run, k: Tensor, schedule: Schedule, i: int, count: int, proposal: str) -> Tensor:
     """Alg. C.2 line 5: (count, dk) draws of q(k_0 | k_i) for ``k`` (1, dk), in the box [-1, 1] with ``truncated``."""
     mean = k / schedule.signal(i)
     std = math.sqrt(1.0 / schedule.alpha_bar[i] - 1.0)

@@ -3,23 +3,26 @@
 Each step takes the posterior mean mu of x_{i-1}, adds ``-weight * grad`` of the soft cost with respect to mu, then the noise.
 Plain MPD evaluates the cost at mu itself (lines 4-5 left out), the Tweedie version at the clean estimate of mu, through the
 network, for one more pass a step. The gradient is taken in normalised space and clipped in norm. A k for the outcome comes from
-p(k) and, where none of its draws fits, from one optimisation. Needs a :class:`~tandem.diffusion.problem.GuidedProblem`.
+p(k) and, where none of its draws fits, from one optimisation. Needs a :class:`~tandem.diffusion.constraints.GuidedProblem`.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import ClassVar, cast
+from typing import ClassVar
 
 import torch
 from torch import Tensor
 
 from tandem.core.config import setting
 from tandem.core.errors import InputError
-from tandem.diffusion.problem import GuidedProblem
+from tandem.diffusion.constraints import offered
 from tandem.diffusion.result import SampleResult
 from tandem.diffusion.reverse import normal_like, step_mean
 from tandem.diffusion.samplers.base import Run, Sampler, finish, pair_with_prior, register
+
+Cost = Callable[[Tensor], Tensor]
 
 
 @dataclass(frozen=True)
@@ -45,28 +48,25 @@ class MPD(Sampler[MPDConfig]):
         return self.config.samples * (steps + (steps - 1 if self.config.tweedie else 0))
 
     def _sample(self, run: Run) -> SampleResult:
-        if not hasattr(run.problem, "guidance"):
-            kind = type(run.problem).__name__
-            raise InputError(f"mpd: {kind} offers no guidance(x), the differentiable cost that this method takes")
-        problem = cast(GuidedProblem, run.problem)
+        guidance: Cost = offered(run.problem, "guidance", "mpd", "the differentiable cost")
         x = run.noise(self.config.samples)
         for i in range(run.schedule.steps, 0, -1):
             if run.expired():
                 return finish(run, None, None, False)
             mean, sigma = step_mean(run.schedule, x, run.clean(x, i), i, i - 1, 1.0)
-            x = mean + self._guidance(run, problem, mean, i - 1)
+            x = mean + self._guidance(run, guidance, mean, i - 1)
             if sigma > 0.0:
                 x = x + sigma * normal_like(x, run.generator)
         raw, e = run.evaluate(x)
         return finish(run, pair_with_prior(run, raw, e, self.config.k_samples), None, True)
 
-    def _guidance(self, run: Run, problem: GuidedProblem, mean: Tensor, i: int) -> Tensor:
+    def _guidance(self, run: Run, guidance: Cost, mean: Tensor, i: int) -> Tensor:
         """(N, H, D) step: minus the clipped gradient of the cost with respect to ``mean``, a sample at level ``i``."""
         c = self.config
         with torch.inference_mode(False), torch.enable_grad():
             y = mean.clone().requires_grad_(True)
             clean = run.clean(y, i) if c.tweedie and i > 0 else y
-            cost = problem.guidance(run.denoiser.denormalise(clean))
+            cost = guidance(run.denoiser.denormalise(clean))
             (grad,) = torch.autograd.grad(cost.sum(), y, allow_unused=True, materialize_grads=True)
         if not bool(torch.isfinite(grad).all()):
             raise InputError(f"guidance: gradient is not finite in {int((~torch.isfinite(grad)).sum())} of {grad.numel()} values")

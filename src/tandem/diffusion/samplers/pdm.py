@@ -2,17 +2,16 @@
 
 After each reverse step the sample is mapped to the nearest feasible chunk, noise and all: feasibility is enforced from the first
 step on, which is what JM2D's Fig. 5 shows to leave the data distribution. ``last_steps`` restricts the projection to the end of
-the way (1: projection of the outcome only). Needs a :class:`~tandem.diffusion.problem.ProjectableProblem`.
+the way (1: projection of the outcome only). Needs a :class:`~tandem.diffusion.constraints.ProjectableProblem`.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar, cast
+from typing import ClassVar
 
 from tandem.core.config import setting
-from tandem.core.errors import InputError
-from tandem.diffusion.problem import ProjectableProblem
+from tandem.diffusion.constraints import offered
 from tandem.diffusion.result import SampleResult
 from tandem.diffusion.reverse import step
 from tandem.diffusion.samplers.base import Run, Sampler, finish, pair_with_prior, register
@@ -39,10 +38,7 @@ class PDM(Sampler[PDMConfig]):
         return self.config.samples * steps
 
     def _sample(self, run: Run) -> SampleResult:
-        if not hasattr(run.problem, "project"):
-            kind = type(run.problem).__name__
-            raise InputError(f"pdm: {kind} offers no project(x), the projection that this method takes")
-        problem = cast(ProjectableProblem, run.problem)
+        project = offered(run.problem, "project", "pdm", "the projection")
         first = self.config.last_steps or run.schedule.steps
         x = run.noise(self.config.samples)
         for i in range(run.schedule.steps, 0, -1):
@@ -50,6 +46,6 @@ class PDM(Sampler[PDMConfig]):
                 return finish(run, None, None, False)
             x = step(run.schedule, x, run.clean(x, i), i, i - 1, 1.0, run.generator)
             if i <= first:
-                x = run.denoiser.normalise(problem.project(run.denormalise(x))).to(x.dtype)
+                x = run.denoiser.normalise(project(run.denormalise(x))).to(x.dtype)
         raw, e = run.evaluate(x)
         return finish(run, pair_with_prior(run, raw, e, self.config.k_samples), None, True)
