@@ -70,6 +70,8 @@ KILLERS = 4
 CHUNK = 16
 #: backups of a head that are looked at side by side (a row of a Lanes array); with fewer backups they go one by one
 LANES, LANES_FROM = 32, 8
+#: from so many lanes on that are not clear of a part, its balls are looked at in all lanes; else one by one
+LANES_PAY = 3
 #: rows of lanes begin at a multiple of LANES within this; the mask tells the compiler that they are not negative, without which
 #: it makes gathers of plain loads
 ROWS = (1 << 24) - 1
@@ -660,11 +662,11 @@ def refine_own(arm: ArmArrays, bounds: BoundArrays, w: Work, t: float, full: boo
 @njit(cache=True, error_model="numpy")
 def descend(
     arm: ArmArrays, scene: SceneArrays, bounds: BoundArrays, w: Work, segment: Array, times: Array, begin: float, end: float,
-    offset: float, full: bool, row: int,
+    offset: float, full: bool, row: int, listed: int,
 ) -> bool:
     """Adaptive check of the interval [begin, end] of the motion with ``segment`` (M, n, 4) for the pairs in row ``row``.
 
-    Fills ``w.best``. True: the search ends.
+    ``listed``: balls and obstacles that stand in level 0 already. Fills ``w.best``. True: the search ends.
     """
     stack, counts = w.stack, w.counts
     stack[0, 0], stack[0, 1], stack[0, 2] = begin, end, 0.0
@@ -673,8 +675,9 @@ def descend(
         top -= 1
         t0, t1, level = stack[top, 0], stack[top, 1], int(stack[top, 2])
         counts[counts.shape[0] - 1, 0] += 1
-        counts[level, 0] = counts[level, 1] = 0
-        place(arm.joint, bounds.tracking, bounds.joint_pad, bounds.travel, w.frame, w.chord, segment, times, t0, t1)
+        counts[level, 0], counts[level, 1] = listed if level == 0 else 0, 0
+        if level > 0 or w.todo[row, 0] + w.todo[row, 1] > 0:
+            place(arm.joint, bounds.tracking, bounds.joint_pad, bounds.travel, w.frame, w.chord, segment, times, t0, t1)
         if level == 0:
             hit = seed_env(arm, scene, bounds, w, t0 + offset, t1 + offset, full, row)
             hit = hit or seed_own(arm, bounds, w, 0.5 * (t0 + t1) + offset, full, row)
@@ -705,7 +708,7 @@ def occupancy(
         row = i + 1 if culled else 0
         if w.todo[row, 0] + w.todo[row, 1] == 0:
             continue
-        if descend(arm, scene, bounds, w, w.segment, times, end * i / top, end * (i + 1) / top, offset, full, row):
+        if descend(arm, scene, bounds, w, w.segment, times, end * i / top, end * (i + 1) / top, offset, full, row, 0):
             return True
     return w.best[0] < bounds.clearance or w.best[4] < 0.0
 
@@ -939,8 +942,9 @@ class Lanes(NamedTuple):
 
     ``k`` (n rows), ``centre`` (n) joint positions, ``chord`` (n), ``turn`` (2 n) cosine and sine, ``axes`` (9 (n + 1)) and
     ``origin`` (3 (n + 1)) the links' frames for q = c, ``part`` (4 Q) centre and travel, ``gap`` (1), ``alive`` (1) 1 or 0.
-    ``placed`` (Q,) whether the part's rows hold this interval, ``spread`` (Q, 8) least and greatest
-    of each of its rows. ``segment`` (LANES, 5, n, 4) as in :class:`Work`, and ``built`` (LANES,) whether it is there.
+    ``placed`` (Q, 2) whether the part's rows hold this interval, and its balls' rows, ``ball`` (4 S); ``spread`` (Q, 8) least
+    and greatest of each of a part's rows. ``env`` (LANES, S * O) lists ball * O + obstacle not clear as a whole, ``listed``
+    (LANES,) how many. ``segment`` (LANES, 5, n, 4) as in :class:`Work`, and ``built`` (LANES,) whether it is there.
     """
 
     k: Array
@@ -953,13 +957,16 @@ class Lanes(NamedTuple):
     gap: Array
     alive: Array
     placed: Flags
+    ball: Array
     spread: Array
+    env: IntArray
+    listed: IntArray
     segment: Array
     built: Flags
 
 
 @njit(cache=True, error_model="numpy")
-def make_lanes(n: int, parts: int) -> Lanes:
+def make_lanes(n: int, parts: int, balls: int, obstacles: int) -> Lanes:
     """Rows for n joints; the base's frame is in place."""
     axes = np.zeros(9 * (n + 1) * LANES)
     for i in (0, 4, 8):
@@ -967,7 +974,9 @@ def make_lanes(n: int, parts: int) -> Lanes:
     return Lanes(
         np.empty(n * LANES), np.empty(n * LANES), np.empty(n * LANES), np.empty(2 * n * LANES), axes,
         np.zeros(3 * (n + 1) * LANES), np.empty(4 * max(2, parts) * LANES), np.empty(LANES), np.empty(LANES),
-        np.empty(parts, np.bool_), np.empty((parts, 8)), np.empty((LANES, 5, n, 4)), np.empty(LANES, np.bool_),
+        np.empty((parts, 2), np.bool_), np.empty(4 * balls * LANES), np.empty((parts, 8)),
+        np.empty((LANES, balls * obstacles), np.int64), np.empty(LANES, np.int64), np.empty((LANES, 5, n, 4)),
+        np.empty(LANES, np.bool_),
     )
 
 
@@ -1133,7 +1142,7 @@ def lane_place(
                 r = smaller(chord[at + x] * scale + more, math.pi)
                 chord[at + x] = r * (1.0 + r * r * (-1.0 / 24.0 + r * r * (1.0 / 1920.0)))
     lane_frames(joint, centre, lanes.turn, lanes.axes, lanes.origin, joint.shape[0])
-    lanes.placed[:] = False
+    lanes.placed[:, :] = False
 
 
 @njit(cache=True, error_model="numpy")
@@ -1266,12 +1275,34 @@ def lane_list(gap: Array, alive: Array, todo: IntArray, numbers: IntArray, first
 
 
 @njit(cache=True, error_model="numpy")
-def lane_any(gap: Array, alive: Array) -> bool:
-    """Whether some living lane's ``gap`` is negative."""
+def lane_count(gap: Array, alive: Array) -> int:
+    """How many living lanes' ``gap`` is negative."""
     count = 0
     for x in range(LANES):
         count += 0 if (gap[x] >= 0.0) | (alive[x] <= 0.0) else 1
-    return count > 0
+    return count
+
+
+@njit(cache=True, error_model="numpy")
+def lane_balls(arm: ArmArrays, scene: SceneArrays, bounds: BoundArrays, lanes: Lanes, i: int, o: int, t1: float) -> None:
+    """All balls of part ``i`` against obstacle ``o``; those not clear go to the lanes' lists."""
+    ball, body, face, at, gap, alive = arm.ball, scene.obstacle, scene.face, lanes.ball, lanes.gap, lanes.alive
+    env, listed, link, first, last = lanes.env, lanes.listed, int(arm.part[i, 6]), int(arm.part[i, 4]), int(arm.part[i, 5])
+    if not lanes.placed[i, 1]:
+        lanes.placed[i, 1] = True
+        for s in range(first, last):
+            where = row(4 * s)
+            lane_point(lanes.axes, lanes.origin, link, ball[s, 0], ball[s, 1], ball[s, 2], at, where)
+            end = (where + 3 * LANES) & ROWS
+            lane_travel(arm.joint, lanes.axes, lanes.origin, lanes.chord, at, where, link, 0, at, end)
+    grown = bounds.clearance + bounds.pad + body[o, O_GROW] + body[o, O_SPEED] * t1
+    for s in range(first, last):
+        lane_gap(body, face, o, at, row(4 * s), grown + ball[s, 3], gap)
+        if lane_count(gap, alive) > 0:
+            for x in range(LANES):
+                if not gap[x] >= 0.0 and alive[x] > 0.0:
+                    env[x, listed[x]] = s * body.shape[0] + o
+                    listed[x] += 1
 
 
 @njit(cache=True, error_model="numpy")
@@ -1294,14 +1325,17 @@ def lane_env(
     for y in range(numbers[r, 0]):
         i = todo[r, y] // obstacles
         o, where = todo[r, y] - i * obstacles, row(4 * i)
-        if not placed[i]:
-            placed[i] = True
+        if not placed[i, 0]:
+            placed[i, 0] = True
             lane_part(joint, part, axes, origin, chord, at, where, i, spread)
         more = bounds.clearance + part[i, 3] + bounds.pad + body[o, O_GROW] + body[o, O_SPEED] * t1
         if apart_from_box(spread, i, body, o) > body[o, O_ROUND] + more + spread[i, 7]:
             continue  # in every lane
         lane_gap(body, face, o, at, where, more, gap)
-        if lane_any(gap, alive):
+        close = lane_count(gap, alive)
+        if close >= LANES_PAY and bounds.levels > 0:
+            lane_balls(arm, scene, bounds, lanes, i, o, t1)
+        elif close > 0:
             lane_list(gap, alive, todo, numbers, first, 0, todo[r, y])
 
 
@@ -1326,11 +1360,11 @@ def lane_own(arm: ArmArrays, bounds: BoundArrays, w: Work, lanes: Lanes, r: int,
         i, j = pairs[todo[r, y], 0], pairs[todo[r, y], 1]
         a, b, more = row(4 * i), row(4 * j), part[i, 3] + part[j, 3] + bounds.pad
         for p in (i, j):
-            if not placed[p]:
-                placed[p] = True
+            if not placed[p, 0]:
+                placed[p, 0] = True
                 lane_part(joint, part, axes, origin, chord, at, row(4 * p), p, spread)
         lane_apart(at, a, b, at, (a + 3 * LANES) & ROWS, more, gap)  # the travel in the base frame is more
-        if lane_any(gap, alive):
+        if lane_count(gap, alive) > 0:
             # the centres are no longer needed: their first row takes the travel relative to part j's link
             lane_travel(joint, axes, origin, chord, at, a, int(part[i, 6]), int(part[j, 6]), centre, 0)
             lane_apart(at, a, b, centre, 0, more, gap)
@@ -1427,17 +1461,21 @@ def side_by_side(
             continue
         begin, stop = end * i / top, end * (i + 1) / top
         w.todo[first:, :] = 0
+        lanes.listed[:] = 0
         lane_place(arm, bounds, times, zero, unit, lanes, begin, stop)
         lane_env(arm, scene, bounds, w, lanes, stop + offset, i + 1, first)
         lane_own(arm, bounds, w, lanes, i + 1, first)
         for x in range(count):
-            if alive[x] == 0.0 or w.todo[first + x, 0] + w.todo[first + x, 1] == 0:
+            listed = lanes.listed[x]
+            if alive[x] == 0.0 or w.todo[first + x, 0] + w.todo[first + x, 1] + listed == 0:
                 continue
+            for y in range(listed):
+                w.env[0, y, 0], w.env[0, y, 1] = lanes.env[x, y], -math.inf
             if not lanes.built[x]:
                 lane_segments(times, zero, unit, lanes, x)
             w.best[:] = -1.0
             w.best[0] = w.best[4] = w.best[8] = math.inf
-            if descend(arm, scene, bounds, w, lanes.segment[x], times, begin, stop, offset, False, first + x):
+            if descend(arm, scene, bounds, w, lanes.segment[x], times, begin, stop, offset, False, first + x, listed):
                 alive[x], clearance[x] = 0.0, min(w.best[0], w.best[4])
                 remember(w)
                 lane_touch(arm, scene, bounds, lanes, times, zero, unit, offset, w.killer[0], clearance)
@@ -1477,7 +1515,7 @@ def one_head(
     if culled:
         cull(arm, scene, bounds, family, work, zero, unit, k, times[m - 1])
     if culled and count >= LANES_FROM:
-        lanes = make_lanes(n, arm.part.shape[0])
+        lanes = make_lanes(n, arm.part.shape[0], arm.ball.shape[0], scene.obstacle.shape[0])
         for b in range(0, count, LANES):
             part = slice(b, min(count, b + LANES))
             side_by_side(
