@@ -1,7 +1,8 @@
 """Checks a recording after the fact: was everything that moved certified, and does every certificate hold?
 
 Independent of the nodes: it reads what went over the wire, certifies each certified trajectory anew against the obstacles heard
-at that time, and compares what was commanded with the certified trajectories.
+at that time, and compares what was commanded with the certified trajectories. Independent of the certificates: it measures the
+distances of the arm's meshes (coal) from the obstacles, densely along the motion that was measured.
 """
 
 from __future__ import annotations
@@ -19,9 +20,10 @@ from tandem.bench.recording import Recording, joint_states, seconds, trajectory_
 from tandem.core.errors import InputError
 from tandem.core.scene import TABLE, Obstacle, Scene
 from tandem.core.trajectory import Trajectory
-from tandem.robots.model import ArmModel
+from tandem.robots.model import ArmModel, load_chain, robot_config
 from tandem.safety.bounds import Bounds
 from tandem.safety.certify import certify_one
+from tandem.safety.meshes import MeshWorld, Nearest
 
 Array = NDArray[np.float64]
 log = logging.getLogger(__name__)
@@ -99,6 +101,11 @@ def _obstacle(marker: Any) -> Obstacle:
     )
 
 
+def judged_at(scene: Scene, heard: float, start: float) -> float:
+    """When a trajectory heard at ``heard`` was judged, on the clock of the obstacles' stamps [s]; not after its ``start``."""
+    return min(max((o.stamp for o in scene.obstacles if o.stamp > 0.0), default=heard), start)
+
+
 def _verdicts(recording: Recording, certified: Sequence[Certified]) -> Check:
     """Every certified trajectory has a verdict that names its digest and carries a certificate."""
     signed = {
@@ -113,9 +120,7 @@ def _again(recording: Recording, certified: Sequence[Certified], arm: ArmModel, 
     failed, least = [], math.inf
     for c in certified:
         scene = scene_at(recording, c.heard)
-        stamps = [o.stamp for o in scene.obstacles if o.stamp > 0.0]
-        now = min(max(stamps, default=c.heard), c.start)
-        verdict = certify_one(arm, c.trajectory, scene, bounds, now, c.start)
+        verdict = certify_one(arm, c.trajectory, scene, bounds, judged_at(scene, c.heard, c.start), c.start)
         least = min(least, verdict.clearance)
         if not verdict.certified:
             failed.append(f"{verdict.reason.value} ({verdict.link} {verdict.obstacle})".strip())
@@ -174,6 +179,26 @@ def _tracking(recording: Recording, bounds: Bounds) -> Check:
     return Check(bool(np.all(error <= bound)), "tracking", text)
 
 
+def _meshes(recording: Recording, meshes: MeshWorld) -> Check:
+    """The measured arm kept clear of obstacles, table and itself: exact mesh distances, whatever the certificates say."""
+    stamps, q, _ = joint_states(recording.of("franka/joint_states"))
+    if len(stamps) < 2:
+        return Check(False, "meshes", "no joint states in the recording")
+    scenes = [(t, scene_at(recording, t)) for t, _ in recording.of("obstacles")] or [(-math.inf, Scene((TABLE,)))]
+    heard = np.array([t for t, _ in scenes])
+    best, contacts = Nearest(math.inf, 0.0, "", ""), 0
+    # every message tells all obstacles: the motion falls into spans with one scene each
+    which = np.clip(np.searchsorted(heard, stamps, side="right") - 1, 0, len(scenes) - 1)
+    for i in np.unique(which):
+        rows = np.flatnonzero(which == i)
+        rows = np.arange(rows[0], min(rows[-1] + 2, len(stamps)))      # up to the first sample of the next span
+        found, touching = meshes.among(scenes[i][1], stamps[rows], q[rows])
+        contacts += touching
+        best = found if found.distance < best.distance else best
+    text = f"least distance {1e3 * best.distance:.1f} mm, {best.link} to {best.other}, at {best.time - stamps[0]:.2f} s; "
+    return Check(contacts == 0, "meshes", text + f"{contacts} measured positions in contact")
+
+
 def _end(recording: Recording) -> Check:
     """The arm is at rest at the end."""
     stamps, q, _ = joint_states(recording.of("franka/commanded_joint_states"))
@@ -182,11 +207,18 @@ def _end(recording: Recording) -> Check:
     return Check(moved < 5e-3, "end", "the arm is at rest" if moved < 5e-3 else f"the arm still moves: {moved:.3f} rad in 50 ms")
 
 
-def audit(recording: Recording, arm: ArmModel, bounds: Bounds, *, at_rest: bool = True) -> list[Check]:
-    """All checks; ``at_rest``: the recording was to end with the arm at rest."""
+def audit(
+    recording: Recording, arm: ArmModel, bounds: Bounds, *, at_rest: bool = True, meshes: MeshWorld | None = None
+) -> list[Check]:
+    """All checks.
+
+    ``at_rest``: the recording was to end with the arm at rest. ``meshes``: the arm's; by default those of config/robots.
+    """
+    if meshes is None:
+        meshes = MeshWorld(arm, load_chain(*robot_config(arm.name)).shapes)
     certified = certified_trajectories(recording)
     checks = [
         _verdicts(recording, certified), _again(recording, certified, arm, bounds), _commanded(recording, certified),
-        _tracking(recording, bounds),
+        _tracking(recording, bounds), _meshes(recording, meshes),
     ]
     return [*checks, _end(recording)] if at_rest else checks

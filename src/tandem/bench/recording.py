@@ -84,7 +84,8 @@ def trajectory_of(message: Any) -> tuple[Trajectory, Array, float]:
 def joint_states(messages: list[tuple[float, Any]]) -> tuple[Array, Array, Array]:
     """Stamps (T,) increasing, positions (T, 7) and gripper width (T,) of JointState messages."""
     stamps = np.array([seconds(m.header.stamp) for _, m in messages])
-    positions = np.array([m.position for _, m in messages]).reshape(len(messages), -1)
+    columns = -1 if messages else ARM_JOINTS + 1
+    positions = np.array([m.position for _, m in messages], dtype=np.float64).reshape(len(messages), columns)
     keep = np.concatenate([[True], np.diff(np.maximum.accumulate(stamps)) > 0.0]) if len(stamps) else np.zeros(0, dtype=bool)
     return stamps[keep], positions[keep, :ARM_JOINTS], 2.0 * positions[keep, ARM_JOINTS]
 

@@ -83,4 +83,5 @@ def compile_kernels(robot: str = "fr3") -> list[str]:
     for name in ("tandem.robots.compile", "tandem.safety"):
         importlib.import_module(name).compile_all(arm)
         done.append(name)
-    return done
+    importlib.import_module("tandem.safety.pointmass").compile_points()
+    return [*done, "tandem.safety.pointmass"]

@@ -91,6 +91,24 @@ def demo(
 
 
 @app.command()
+def certify(
+    source: Annotated[Path, typer.Argument(help="A plan file (.json, .yaml, .npz: times, q, v, a) or a recording's folder.")],
+    scene: Annotated[str | None, typer.Option(help="Scene file: a path, or a name that `tandem scenes` lists.")] = None,
+    robot: Annotated[str, typer.Option(help="Arm model in config/robots.")] = "fr3",
+    bounds: Annotated[str, typer.Option(help="Safety bounds in config/safety.")] = "default",
+    table: Annotated[bool, typer.Option(help="The table top z = 0 is an obstacle.")] = True,
+    topic: Annotated[str, typer.Option(help="What to certify of a recording.")] = "planner/proposal",
+    namespace: Annotated[str, typer.Option(help="Namespace of the graph in a recording.")] = "",
+    as_json: Annotated[bool, typer.Option("--json", help="Verdicts as JSON, for programs.")] = False,
+) -> None:
+    """Certify plans from a file (or a recording's proposals): feasible or not, clearance, the worst case, digest."""
+    from tandem.cli.certify import run
+
+    options = {"scene": scene, "robot": robot, "bounds": bounds, "table": table, "topic": topic, "namespace": namespace}
+    raise typer.Exit(run(source, console, as_json=as_json, **options))
+
+
+@app.command()
 def audit(
     folder: Annotated[Path, typer.Argument(help="A recording (rosbag2 folder), or the folder of a demo.")],
     robot: Annotated[str, typer.Option(help="Arm model in config/robots.")] = "fr3",
@@ -98,16 +116,19 @@ def audit(
     namespace: Annotated[str, typer.Option(help="Namespace of the graph.")] = "",
     at_rest: Annotated[bool, typer.Option(help="The arm must be at rest at the end of the recording.")] = False,
 ) -> None:
-    """Check a recording: was everything that moved certified, does every certificate hold when certified anew?"""
+    """Check a recording: was all that moved certified, do the certificates hold, did the meshes keep clear (by coal)?"""
     from tandem.bench import audit as auditing
     from tandem.bench import recording
     from tandem.cli.demo import audit_table
-    from tandem.robots.model import load_arm
+    from tandem.robots.model import load_arm, load_chain, robot_config
     from tandem.safety.bounds import load_bounds
+    from tandem.safety.meshes import MeshWorld
 
     topics = folder / "topics" if (folder / "topics").is_dir() else folder
     heard = recording.read(topics, namespace)
-    results = auditing.audit(heard, load_arm(robot), load_bounds(bounds), at_rest=at_rest)
+    arm = load_arm(robot)
+    meshes = MeshWorld(arm, load_chain(*robot_config(robot)).shapes)
+    results = auditing.audit(heard, arm, load_bounds(bounds), at_rest=at_rest, meshes=meshes)
     console.print(audit_table(results))
     raise typer.Exit(0 if all(c.passed for c in results) else 1)
 

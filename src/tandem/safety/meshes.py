@@ -25,6 +25,8 @@ Array = NDArray[np.float64]
 
 #: along a motion distances are taken at least this often where the arm is near something [s]
 FINEST = 2e-3
+#: and along measured positions this far apart, as a bound on the way of any point of the arm [m]
+LEAST_MOVE = 1e-3
 
 
 @dataclass(frozen=True)
@@ -116,6 +118,27 @@ class MeshWorld:
             gap = float(coal.distance(self.hulls[i][1], poses[i], self.hulls[j][1], poses[j], ask, coal.DistanceResult()))
             best = _least(best, gap, names[self._link[i]], names[self._link[j]])
         return best
+
+    def among(self, scene: Scene, times: Array, q: Array) -> tuple[Nearest, int]:
+        """The nearest approach of measured positions q (T, n) at ``times`` (T,) [s], straight in between, and how many touch.
+
+        Positions are passed over while the arm cannot have come half as near as it was; where something is near, the way between
+        two of them is cut into steps of less than half the distance, down to :data:`LEAST_MOVE`.
+        """
+        travel = np.concatenate([[0.0], np.cumsum(np.abs(np.diff(q, axis=0)) @ self._reach)])
+        best, touching, s, last = Nearest(np.inf, float(times[0]), "", ""), 0, 0.0, -1
+        while True:
+            i = int(np.clip(np.searchsorted(travel, s, side="right") - 1, 0, len(times) - 2)) if len(times) > 1 else 0
+            j = min(i + 1, len(times) - 1)
+            part = (s - travel[i]) / (travel[j] - travel[i]) if travel[j] > travel[i] else 0.0
+            here = self.nearest(scene, fk(self.arm, q[i] + part * (q[j] - q[i])))
+            if here.distance < best.distance:
+                best = Nearest(here.distance, float(times[i] + part * (times[j] - times[i])), here.link, here.other)
+            if here.distance <= 0.0 and i != last:
+                touching, last = touching + 1, i
+            if s >= travel[-1]:
+                return best, touching
+            s = min(float(travel[-1]), s + max(LEAST_MOVE, 0.5 * here.distance))
 
     def _lower_bounds(self, scene: Scene, middle: Array) -> Array:
         """(S, O) distances of the hulls' balls from the obstacles [m]; infinite where a link is not checked."""
