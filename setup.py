@@ -31,8 +31,8 @@ def node_scripts() -> list[str]:
 def requirements() -> list[str]:
     """What Tandem imports at run time; requirements.lock pins exact versions of these and of everything below them."""
     return [
-        "coal>=3", "matplotlib", "mujoco>=3.3", "numba>=0.60", "numpy>=1.26", "opencv-python-headless>=4.8", "pillow", "psutil", "pyyaml",
-        "rich", "rosbags>=0.10", "safetensors", "scipy", "torch>=2.4", "typer",
+        "coal>=3", "matplotlib", "mujoco>=3.3", "numba>=0.60", "numpy>=1.26", "opencv-python-headless>=4.8", "pillow", "psutil",
+        "pyyaml", "rich", "rosbags>=0.10", "safetensors", "scipy", "torch>=2.4", "typer",
     ]
 
 
