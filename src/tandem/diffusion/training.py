@@ -62,8 +62,8 @@ class TrainingOutcome:
         """Write ``path`` (.safetensors) and its manifest beside it; ``notes`` (JSON values) are kept under ``notes``."""
         training = {
             "seed": self.config.seed, "steps": self.config.steps, "loss": self.losses[-1], "data_sha256": self.data_sha256,
-            "rate": self.config.rate, "batch": self.config.batch, "ema": self.config.ema, "weight_decay":
-            self.config.weight_decay,
+            "rate": self.config.rate, "batch": self.config.batch, "ema": self.config.ema,
+            "weight_decay": self.config.weight_decay, "normaliser": self.config.normaliser,
         }
         save(path, self.denoiser, self.model, training, dict(notes))
 

@@ -64,7 +64,7 @@ def turn_far(step: torch.Tensor, angle: torch.Tensor, near: float = 0.15, far: f
 
 def corrections(
     chunk: torch.Tensor, cond: torch.Tensor, generator: torch.Generator, *, dt: float = 0.1, position: float = 0.06,
-    rotation: float = 0.06, back: float = 0.7, rest: float = 0.25, lag: float = 0.25, turn: float = 0.45, blur: float = 0.02,
+    rotation: float = 0.06, back: float = 0.7, rest: float = 0.25, lag: float = 0.25, turn: float = 0.45, blur: float = 0.04,
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """States that no demonstration visits, with the motion that leads back (``diffusion.training.Augment``).
 
