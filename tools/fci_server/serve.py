@@ -67,6 +67,7 @@ class Server(FrankaSimServer):
         self.recording = False
         self.commands: list[tuple[float, ...]] = []
         self.states: list[tuple[float, ...]] = []
+        self.poses: list[tuple[float, ...]] = []
         arm = SteppedArm() if patience > 0.0 else MujocoFrankaSim()
         hand = TimedHand(object_width=object_width)
         enforce = {"enforce_comm_constraints": True, "enforce_motion_limits": True}
@@ -96,6 +97,12 @@ class Server(FrankaSimServer):
             row = (s["message_id"], time.monotonic(), *s["q"], *s["dq"], *s["q_d"], int(s["robot_mode"]),
                    s["control_command_success_rate"])  # fmt: skip
             self.states.append(tuple(float(x) for x in row))
+
+    def _watch_arm(self) -> None:
+        """Where the arm is, whether or not somebody is connected."""
+        while self.recording:
+            self.poses.append((time.monotonic(), *(float(x) for x in self.physics_sim.get_robot_state()["q"])))
+            time.sleep(0.004)
 
     # ---- faults -----------------------------------------------------------------------------------------------------------
     def reset_state(self) -> None:
@@ -147,10 +154,12 @@ class Server(FrankaSimServer):
         """Carry out one request."""
         kind = request["do"]
         if kind == "record":
-            self.commands, self.states, self.recording = [], [], bool(request["on"])
+            self.commands, self.states, self.poses, self.recording = [], [], [], bool(request["on"])
+            threading.Thread(target=self._watch_arm, daemon=True).start()
         elif kind == "dump":
             self.recording = False
-            np.savez(request["file"], commands=np.array(self.commands), states=np.array(self.states))
+            rows = {"commands": self.commands, "states": self.states, "poses": self.poses}
+            np.savez(request["file"], **{name: np.array(value) for name, value in rows.items()})
         elif kind == "mode":
             self.set_operator_mode(request["mode"])
         elif kind == "reflex":

@@ -45,6 +45,13 @@ def server_python() -> Path:
     raise FciServerError(f"the FCI simulator is not there ({reason}); run ./tandem.sh setup-fci, and start through ./tandem.sh")
 
 
+def hardware_priority(priority: int = 40) -> tuple[str, ...]:
+    """Starts the simulator as what it stands for, a computer of its own that is never late; empty where that is not allowed."""
+    command = ("chrt", "-r", str(priority))
+    allowed = shutil.which("chrt") and subprocess.run([*command, "true"], capture_output=True, check=False).returncode == 0
+    return command if allowed else ()
+
+
 def write_model(folder: Path) -> Path:
     """The simulated arm as ``folder/fr3.xml``: the FR3 of ``franky_sim`` without what is only seen, its mesh folder named."""
     source = resolve_source("franky_sim:assets/fr3.xml", Path.cwd())
@@ -74,6 +81,7 @@ class Wire:
         q, dq, tau: (N, 7) commanded positions [rad], velocities [rad/s], torques [Nm].
         state_cycle, state_time: (M,) the same of each state sent. measured_q, measured_dq, desired_q: (M, 7).
         mode: (M,) robot mode. success_rate: (M,) share of cycles answered in time.
+        pose_time: (K,) [s, CLOCK_MONOTONIC], pose: (K, 7) where the arm was, whether or not somebody was connected [rad].
     """
 
     cycle: NDArray[np.int64]
@@ -88,6 +96,8 @@ class Wire:
     desired_q: Array
     mode: NDArray[np.int64]
     success_rate: Array
+    pose_time: Array
+    pose: Array
 
 
 class FciServer:
@@ -191,10 +201,11 @@ class FciServer:
         file = self._folder / "wire.npz"
         self.ask("dump", timeout=60.0, file=str(file))
         with np.load(file) as data:
-            c, s = data["commands"].reshape(-1, 23), data["states"].reshape(-1, 25)
+            c, s, p = data["commands"].reshape(-1, 23), data["states"].reshape(-1, 25), data["poses"].reshape(-1, 8)
         return Wire(
             c[:, 0].astype(np.int64), c[:, 1], c[:, 2:9], c[:, 9:16], c[:, 16:23],
             s[:, 0].astype(np.int64), s[:, 1], s[:, 2:9], s[:, 9:16], s[:, 16:23], s[:, 23].astype(np.int64), s[:, 24],
+            p[:, 0], p[:, 1:],
         )  # fmt: skip
 
     def kill(self) -> None:

@@ -125,7 +125,8 @@ class BenchGroup(ModuleGroup):
     """``tandem bench``: modules of ``tandem.bench`` with a ``run``."""
 
     modules: typing.ClassVar[dict[str, str]] = {
-        name: f"tandem.bench.{name}" for name in ("mug", "modes", "reach", "soundness", "worlds", "perception")
+        name: f"tandem.bench.{name}"
+        for name in ("mug", "modes", "reach", "soundness", "worlds", "perception", "faults", "bridge")
     }
     out: typing.ClassVar[str] = "runs/bench-{name}"
 

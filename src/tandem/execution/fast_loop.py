@@ -50,7 +50,6 @@ _WATCH_EVERY = 10  # cycles between looks at the owner and the wall clock
 _REST_LIMIT_NS = 5_000_000_000  # longest wait for rest before leaving
 _RECOVERY_NS = 10_000_000_000  # how long a recovery may take without a sign of life
 _DRIFT_NS = 2_000_000  # difference between the arm's clock and this machine's that is taken over at rest
-_DRIFT_EVERY = 50  # cycles between looks at that difference
 
 
 @dataclass(frozen=True)
@@ -299,8 +298,6 @@ class FastLoop:
         In motion the two may drift apart: what is played stays on the arm's clock, and a drift that certificates do not allow for
         (the obstacles move on) stops the arm.
         """
-        if self._cycle % _DRIFT_EVERY:
-            return deadline
         drift = self._mono_ns() - deadline
         if self.executor.waiting:
             if abs(drift) > _DRIFT_NS:
