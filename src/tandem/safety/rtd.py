@@ -228,7 +228,7 @@ class GoalReacher:
         planner, config = self.planner, self.planner.config
         if self._search is None or self._search.spent >= config.restart:
             goal = self._free_goal(scene)
-            if goal is None:
+            if goal is None or not self._stands(start[None], scene)[0]:     # nothing can be certified that begins or ends here
                 return False
             self._search = GuideSearch(planner.arm, scene, planner.bounds, start, goal, self._rng)
         way = self._search.search(config.search, deadline)
@@ -245,12 +245,14 @@ class GoalReacher:
         step *= (self.planner.config.tolerance * self._rng.uniform(0.0, 0.95, (count, 1))) / np.linalg.norm(step, axis=1)[:, None]
         step = step[np.argsort(np.linalg.norm(step, axis=1))]
         q = np.clip(self.goal + np.concatenate([np.zeros((1, n)), step]), self.planner.arm.lower, self.planner.arm.upper)
-        knots = np.repeat(q[:, None], 2, axis=1)
-        stand = certify(
-            self.planner.arm, np.array([0.0, 0.1]), knots, np.zeros_like(knots), np.zeros_like(knots), scene, self.planner.bounds
-        )
-        fine = np.flatnonzero(stand.certified)
+        fine = np.flatnonzero(self._stands(q, scene))
         return q[fine[0]] if len(fine) else None
+
+    def _stands(self, q: Array, scene: PackedScene) -> NDArray[np.bool_]:
+        """(B,) where the arm may stand still, of q (B, n)."""
+        knots = np.repeat(q[:, None], 2, axis=1)
+        times, still = np.array([0.0, 0.1]), np.zeros_like(knots)
+        return certify(self.planner.arm, times, knots, still, still, scene, self.planner.bounds).certified
 
 
 def _arc_lengths(way: Array) -> Array:
