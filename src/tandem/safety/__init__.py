@@ -15,12 +15,14 @@ from tandem.safety.certify import (
 from tandem.safety.filter import SafetyFilter
 from tandem.safety.geometry import PackedScene, Polytope, pack_scene
 from tandem.safety.guide import GuideSearch
+from tandem.safety.quintic import QuinticVerdict, certify_quintic
 from tandem.safety.rtd import GoalReacher, RtdConfig, RtdPlan, RtdPlanner
 from tandem.safety.search import Backup, find_backup
 from tandem.safety.stop import stop_trajectory
 
 __all__ = [
     "Backup", "BackupFamily", "BatchVerdict", "Bounds", "GoalReacher", "GridVerdict", "GuideSearch", "PackedScene", "Polytope",
-    "RtdConfig", "RtdPlan", "RtdPlanner", "SafetyFilter", "certify", "certify_grid", "certify_one", "certify_pairs",
-    "compile_all", "find_backup", "load_bounds", "occupancy", "pack_scene", "stop_trajectory",
+    "QuinticVerdict", "RtdConfig", "RtdPlan", "RtdPlanner", "SafetyFilter", "certify", "certify_grid", "certify_one",
+    "certify_pairs", "certify_quintic", "compile_all", "find_backup", "load_bounds", "occupancy", "pack_scene",
+    "stop_trajectory",
 ]
