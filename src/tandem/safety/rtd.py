@@ -227,8 +227,9 @@ class GoalReacher:
         """Go on looking for a way from where the arm stands; whether there is one now."""
         planner, config = self.planner, self.planner.config
         if self._search is None or self._search.spent >= config.restart:
-            goal = self._free_goal(scene)
-            if goal is None or not self._stands(start[None], scene)[0]:     # nothing can be certified that begins or ends here
+            # nothing can be certified that begins or ends where the arm must not even stand
+            goal = self._free_goal(scene) if self._stands(start[None], scene)[0] else None
+            if goal is None:
                 return False
             self._search = GuideSearch(planner.arm, scene, planner.bounds, start, goal, self._rng)
         way = self._search.search(config.search, deadline)
