@@ -15,6 +15,16 @@ and the ball (p, R) of link i lies within ball(p, R + D) during the whole interv
 error. In the frame of an earlier link b only the joints b+1 .. i count: the sum stopped there bounds the motion of two links
 relative to each other.
 
+**Direction.** Against one obstacle only the motion towards it counts. The distance to a convex set is a convex function, so
+outside of it, with n its gradient at p (a unit vector), ``distance(p + d) >= distance(p) + n . d``. Along the straight line in
+joint space from c to any q within r, Taylor's theorem with the second derivatives ``d2p/dqj dqk = uj x (uk x (p - ok))``, j <= k
+(0 where the j-th joint is prismatic), whose norm is at most rho_k plus what the joints after k add to it, gives
+
+    |n . d| <= sum_k r_k |n . (uk x (p - ok))| + sum_k r_k (rho_k + D_k) (r_k / 2 + sum_{j < k} r_j)
+
+with D_k the D above before joint k is counted. The bound taken is the better of the two. Two balls of the arm: n from one centre
+to the other, the joints between their links.
+
 **Adaptive time.** A pair (ball, obstacle) or (ball, ball) that is clear for an interval is clear for both halves: only pairs that
 are not go down, until the finest interval. If the balls touch at the middle itself, within the tracking error's place for c, no
 finer interval can be clear: the search ends.
@@ -60,6 +70,8 @@ MAX_SEGMENT = 100.0
 #: slack on limits, so that a motion at its limit is not refused for the last bit
 LIMIT_SLACK = 1e-9
 REST_TOLERANCE = 1e-6
+#: distance [m] from which on the gradient of an obstacle's distance is taken to be known
+SLIM = 1e-4
 #: how often a segment is halved to show that the position-dependent speed limit holds
 SPEED_SPLITS = 20
 #: held during every parallel call: Numba's thread pool must not be entered from two Python threads at once
@@ -126,9 +138,10 @@ class FamilyArrays(NamedTuple):
 class Work(NamedTuple):
     """Scratch of one thread.
 
-    ``frame`` (L, 12): rotation and position of the links for q = c. ``chord`` (n,). ``ball`` (S, 4) and ``part`` (Q, 4): centre
-    and travel, valid where ``mark`` (Q, 2) (balls of the part, part) holds the current interval's number.
-    ``segment`` (M, n, 4): q, v, a, jerk. ``env`` (levels + 1, ., 2): pairs not yet clear (ball * O + obstacle, bound);
+    ``frame`` (L, 12): rotation and position of the links for q = c. ``chord`` (2 n,): 2 sin(r/2), then r of every joint.
+    ``ball`` (S, 4) and ``part`` (Q, 4): centre and travel, valid where ``mark`` (Q, 2) (balls of the part, part) holds the
+    current interval's number.
+    ``segment`` (M, n, 4): q, v, a, jerk. ``env`` (levels + 2, ., 2): pairs not yet clear (ball * O + obstacle, bound);
     ``own`` (levels + 1, ., 3): (ball, ball, bound). ``counts`` (levels + 2, 2): their numbers; the last row: the interval's
     number, the number of killers. ``stack`` (., 3): start, end, level. ``best`` (12,): (bound, time, link, obstacle),
     (bound, time, link, link), an upper bound of the clearance, and what ended the search: time, ball, obstacle or -1 - other
@@ -178,9 +191,9 @@ def make_work(arm: ArmArrays, scene: SceneArrays, bounds: BoundArrays, knots: in
         todo_own[0, p] = p
     todo[0, 1] = arm.pairs.shape[0]
     return Work(
-        np.zeros((n + 1, 12)), np.empty(n), np.empty((balls, 4)), np.empty((parts, 4)), np.zeros((parts, 2), np.int64),
+        np.zeros((n + 1, 12)), np.empty(2 * n), np.empty((balls, 4)), np.empty((parts, 4)), np.zeros((parts, 2), np.int64),
         np.empty((knots, n, 4)),
-        np.empty((rows, env, 2)), np.empty((rows, own, 3)), np.zeros((rows + 1, 2), np.int64), np.empty((2 * rows + 2, 3)),
+        np.empty((rows + 1, env, 2)), np.empty((rows, own, 3)), np.zeros((rows + 1, 2), np.int64), np.empty((2 * rows + 2, 3)),
         np.empty(12), todo_env, todo_own, todo, np.empty((KILLERS, 3)),
     )
 
@@ -343,7 +356,7 @@ def place(
     joint: Array, tracking: Array, pad: float, scale: float, frame: Array, chord: Array, segment: Array, times: Array,
     t0: float, t1: float,
 ) -> None:
-    """Chords and link frames for the interval [t0, t1]. ``scale``: the factor ``travel`` of :class:`BoundArrays`."""
+    """Chords, radii and link frames for the interval [t0, t1]. ``scale``: the factor ``travel`` of :class:`BoundArrays`."""
     last = times.shape[0] - 2
     i0 = 0
     while i0 < last and times[i0 + 1] <= t0:
@@ -363,7 +376,8 @@ def place(
             s0, s1 = max(0.0, t0 - times[i]), min(times[i + 1], t1) - times[i]
             lo, hi = cubic_range(segment[i, d, 0], segment[i, d, 1], segment[i, d, 2], segment[i, d, 3], s0, s1)
             r = max(r, max(hi - c, c - lo))
-        chord[d] = chord_of(joint[d, J_SLIDES], r * scale + tracking[d] + pad)
+        chord[joint.shape[0] + d] = r * scale + tracking[d] + pad
+        chord[d] = chord_of(joint[d, J_SLIDES], chord[joint.shape[0] + d])
         put_frame(joint, frame, d, c)
 
 
@@ -380,6 +394,29 @@ def travel(joint: Array, frame: Array, chord: Array, x: float, y: float, z: floa
         cx, cy, cz = dy * uz - dz * uy, dz * ux - dx * uz, dx * uy - dy * ux
         total += chord[j] * (math.sqrt(cx * cx + cy * cy + cz * cz) + total)
     return total
+
+
+@njit(cache=True, error_model="numpy")
+def approach(
+    joint: Array, frame: Array, chord: Array, x: float, y: float, z: float, link: int, base: int, nx: float, ny: float, nz: float
+) -> float:
+    """:func:`travel` along the unit vector (nx, ny, nz) only, either way."""
+    n, before, total, out = joint.shape[0], 0.0, 0.0, 0.0
+    for j in range(base, link):
+        before += chord[n + j] if joint[j, J_SLIDES] == 0.0 else 0.0
+    for k in range(link - 1, base - 1, -1):
+        r, ux, uy, uz = chord[n + k], frame[k + 1, 2], frame[k + 1, 5], frame[k + 1, 8]
+        if joint[k, J_SLIDES] != 0.0:
+            out += r * (abs(nx * ux + ny * uy + nz * uz) + before)
+            total += r
+            continue
+        before -= r
+        dx, dy, dz = x - frame[k + 1, 9], y - frame[k + 1, 10], z - frame[k + 1, 11]
+        cx, cy, cz = uy * dz - uz * dy, uz * dx - ux * dz, ux * dy - uy * dx
+        far = math.sqrt(cx * cx + cy * cy + cz * cz) + total
+        out += r * (abs(nx * cx + ny * cy + nz * cz) + far * (0.5 * r + max(before, 0.0)))
+        total += chord[k] * far
+    return out
 
 
 @njit(cache=True, inline="always", error_model="numpy")
@@ -434,6 +471,68 @@ def distance(body: Array, face: Array, o: int, px: float, py: float, pz: float) 
     for i in range(int(body[o, O_FACES]), int(body[o, O_FACES + 1])):
         best = max(best, face[i, 0] * px + face[i, 1] * py + face[i, 2] * pz - face[i, 3])
     return best
+
+
+@njit(cache=True, error_model="numpy")
+def box_normal(body: Array, o: int, dx: float, dy: float, dz: float) -> tuple[float, float, float]:
+    """:func:`normal` of a box."""
+    out = (0.0, 0.0, 0.0)
+    for i in range(3):
+        t = O_TURN + 3 * i
+        at = body[o, t] * dx + body[o, t + 1] * dy + body[o, t + 2] * dz
+        over = math.copysign(max(abs(at) - body[o, O_SIZE + i], 0.0), at)
+        out = (out[0] + over * body[o, t], out[1] + over * body[o, t + 1], out[2] + over * body[o, t + 2])
+    return out
+
+
+@njit(cache=True, error_model="numpy")
+def round_normal(kind: int, body: Array, o: int, dx: float, dy: float, dz: float) -> tuple[float, float, float]:
+    """:func:`normal` of a sphere, cylinder or capsule."""
+    if kind == SPHERE:
+        return dx, dy, dz
+    ax, ay, az = body[o, O_TURN + 6], body[o, O_TURN + 7], body[o, O_TURN + 8]
+    along = ax * dx + ay * dy + az * dz
+    over = math.copysign(max(abs(along) - body[o, O_SIZE + 1], 0.0), along)
+    rx, ry, rz = dx - along * ax, dy - along * ay, dz - along * az
+    scale = 1.0
+    if kind == CYLINDER:
+        rho = math.sqrt(rx * rx + ry * ry + rz * rz)
+        scale = (rho - body[o, O_SIZE]) / rho if rho > body[o, O_SIZE] else 0.0
+    return scale * rx + over * ax, scale * ry + over * ay, scale * rz + over * az
+
+
+@njit(cache=True, error_model="numpy")
+def normal(body: Array, face: Array, o: int, px: float, py: float, pz: float) -> tuple[float, float, float]:
+    """Unit gradient of :func:`distance` at a point outside of obstacle ``o``."""
+    kind = int(body[o, O_KIND])
+    dx, dy, dz = px - body[o, O_AT], py - body[o, O_AT + 1], pz - body[o, O_AT + 2]
+    if kind == POLYTOPE:
+        best, at = -math.inf, int(body[o, O_FACES])
+        for i in range(int(body[o, O_FACES]), int(body[o, O_FACES + 1])):
+            here = face[i, 0] * px + face[i, 1] * py + face[i, 2] * pz - face[i, 3]
+            if here > best:
+                best, at = here, i
+        x, y, z = face[at, 0], face[at, 1], face[at, 2]
+    elif kind == HALFSPACE:
+        x, y, z = body[o, O_TURN + 6], body[o, O_TURN + 7], body[o, O_TURN + 8]
+    elif kind == BOX:
+        x, y, z = box_normal(body, o, dx, dy, dz)
+    else:
+        x, y, z = round_normal(kind, body, o, dx, dy, dz)
+    scale = 1.0 / math.sqrt(x * x + y * y + z * z)
+    return x * scale, y * scale, z * scale
+
+
+@njit(cache=True, error_model="numpy")
+def nearest(
+    joint: Array, frame: Array, chord: Array, body: Array, face: Array, o: int, x: float, y: float, z: float, link: int,
+    apart: float,
+) -> float:
+    """``apart``, the distance of the point (x, y, z) of ``link`` from obstacle ``o``, less its motion towards it: a bound."""
+    if not apart > SLIM:
+        return -math.inf
+    nx, ny, nz = normal(body, face, o, x, y, z)
+    return apart - approach(joint, frame, chord, x, y, z, link, 0, nx, ny, nz)
 
 
 @njit(cache=True, error_model="numpy")
@@ -521,8 +620,12 @@ def seed_balls(
         x, y, z = at[s, 0], at[s, 1], at[s, 2]
         if at[s, 3] < 0.0:
             at[s, 3] = travel(joint, frame, chord, x, y, z, link, 0)
-        gap = distance(body, face, o, x, y, z) - ball[s, 3]
+        apart = distance(body, face, o, x, y, z)
+        gap = apart - ball[s, 3]
         here = max(low, gap - at[s, 3] - grown - bounds.pad)
+        if here < bounds.clearance or full:
+            far = nearest(joint, frame, chord, body, face, o, x, y, z, link, apart)
+            here = max(here, far - ball[s, 3] - grown - bounds.pad)
         if here >= bounds.clearance and not full:
             continue
         middle = gap - body[o, O_GROW] - body[o, O_SPEED] * t
@@ -577,8 +680,14 @@ def seed_pair(arm: ArmArrays, bounds: BoundArrays, w: Work, a: int, b: int, low:
             square, far = dx * dx + dy * dy + dz * dz, reach + ball[i, 3] + ball[j, 3] + bounds.pad
             if not full and square > far * far:
                 continue
-            gap = math.sqrt(square) - ball[i, 3] - ball[j, 3]
-            if keep_own(w, bounds, i, j, link, base, max(low, gap - reach - bounds.pad), gap, t, full, 0):
+            apart = math.sqrt(square)
+            gap, most = apart - ball[i, 3] - ball[j, 3], reach
+            if apart > SLIM:
+                most = min(reach, approach(joint, frame, chord, x, y, z, link, base, dx / apart, dy / apart, dz / apart))
+            here = max(low, gap - most - bounds.pad)
+            if here >= 0.0 and not full:
+                continue
+            if keep_own(w, bounds, i, j, link, base, here, gap, t, full, 0):
                 return True
     return False
 
@@ -612,22 +721,27 @@ def seed_own(arm: ArmArrays, bounds: BoundArrays, w: Work, t: float, full: bool,
 
 @njit(cache=True, error_model="numpy")
 def refine_env(
-    arm: ArmArrays, scene: SceneArrays, bounds: BoundArrays, w: Work, t0: float, t1: float, full: bool, level: int
+    arm: ArmArrays, scene: SceneArrays, bounds: BoundArrays, w: Work, t0: float, t1: float, full: bool, level: int, source: int,
+    count: int,
 ) -> bool:
-    """Balls and obstacles left at ``level - 1`` for a half of their interval; fills ``level``. True: the search ends."""
+    """The first ``count`` balls and obstacles in row ``source``; fills row ``level``. True: the search ends."""
     ball, part, at, mark, body, env = arm.ball, arm.part, w.ball, w.mark, scene.obstacle, w.env
     joint, frame, chord, face = arm.joint, w.frame, w.chord, scene.face
     now, t, obstacles = w.counts[w.counts.shape[0] - 1, 0], 0.5 * (t0 + t1), body.shape[0]
-    for k in range(w.counts[level - 1, 0]):
-        pair = int(env[level - 1, k, 0])
+    for k in range(count):
+        pair = int(env[source, k, 0])
         s, o = pair // obstacles, pair % obstacles
         if mark[int(ball[s, 5]), 0] != now:
             put(ball, part, frame, at, mark, now, int(ball[s, 5]))
         x, y, z = at[s, 0], at[s, 1], at[s, 2]
         if at[s, 3] < 0.0:
             at[s, 3] = travel(joint, frame, chord, x, y, z, int(ball[s, 4]), 0)
-        gap = distance(body, face, o, x, y, z) - ball[s, 3] - body[o, O_GROW]
-        low = max(env[level - 1, k, 1], gap - at[s, 3] - body[o, O_SPEED] * t1 - bounds.pad)
+        apart = distance(body, face, o, x, y, z)
+        gap, less = apart - ball[s, 3] - body[o, O_GROW], body[o, O_SPEED] * t1 + bounds.pad
+        low = max(env[source, k, 1], gap - at[s, 3] - less)
+        if low < bounds.clearance or full:
+            far = nearest(joint, frame, chord, body, face, o, x, y, z, int(ball[s, 4]), apart)
+            low = max(low, far - ball[s, 3] - body[o, O_GROW] - less)
         if low >= bounds.clearance and not full:
             continue
         if keep_env(w, bounds, s, o, pair, ball[s, 4], low, gap - body[o, O_SPEED] * t, t, full, level):
@@ -650,8 +764,13 @@ def refine_own(arm: ArmArrays, bounds: BoundArrays, w: Work, t: float, full: boo
             last, base = i, int(ball[j, 4])
             reach = travel(joint, frame, chord, at[i, 0], at[i, 1], at[i, 2], int(ball[i, 4]), base)
         dx, dy, dz = at[i, 0] - at[j, 0], at[i, 1] - at[j, 1], at[i, 2] - at[j, 2]
-        gap = math.sqrt(dx * dx + dy * dy + dz * dz) - ball[i, 3] - ball[j, 3]
+        apart = math.sqrt(dx * dx + dy * dy + dz * dz)
+        gap = apart - ball[i, 3] - ball[j, 3]
         low = max(own[level - 1, k, 2], gap - reach - bounds.pad)
+        if (low < 0.0 or full) and apart > SLIM:
+            x, y, z = at[i, 0], at[i, 1], at[i, 2]
+            less = approach(joint, frame, chord, x, y, z, int(ball[i, 4]), base, dx / apart, dy / apart, dz / apart)
+            low = max(low, gap - less - bounds.pad)
         if low >= 0.0 and not full:
             continue
         if keep_own(w, bounds, i, j, ball[i, 4], ball[j, 4], low, gap, t, full, level):
@@ -666,7 +785,7 @@ def descend(
 ) -> bool:
     """Adaptive check of the interval [begin, end] of the motion with ``segment`` (M, n, 4) for the pairs in row ``row``.
 
-    ``listed``: balls and obstacles that stand in level 0 already. Fills ``w.best``. True: the search ends.
+    ``listed``: further balls and obstacles, in the last row of ``w.env``. Fills ``w.best``. True: the search ends.
     """
     stack, counts = w.stack, w.counts
     stack[0, 0], stack[0, 1], stack[0, 2] = begin, end, 0.0
@@ -675,14 +794,16 @@ def descend(
         top -= 1
         t0, t1, level = stack[top, 0], stack[top, 1], int(stack[top, 2])
         counts[counts.shape[0] - 1, 0] += 1
-        counts[level, 0], counts[level, 1] = listed if level == 0 else 0, 0
-        if level > 0 or w.todo[row, 0] + w.todo[row, 1] > 0:
-            place(arm.joint, bounds.tracking, bounds.joint_pad, bounds.travel, w.frame, w.chord, segment, times, t0, t1)
+        counts[level, 0] = counts[level, 1] = 0
+        place(arm.joint, bounds.tracking, bounds.joint_pad, bounds.travel, w.frame, w.chord, segment, times, t0, t1)
         if level == 0:
             hit = seed_env(arm, scene, bounds, w, t0 + offset, t1 + offset, full, row)
             hit = hit or seed_own(arm, bounds, w, 0.5 * (t0 + t1) + offset, full, row)
+            last = w.env.shape[0] - 1
+            hit = hit or refine_env(arm, scene, bounds, w, t0 + offset, t1 + offset, full, 0, last, listed)
         else:
-            hit = refine_env(arm, scene, bounds, w, t0 + offset, t1 + offset, full, level)
+            many = counts[level - 1, 0]
+            hit = refine_env(arm, scene, bounds, w, t0 + offset, t1 + offset, full, level, level - 1, many)
             hit = hit or refine_own(arm, bounds, w, 0.5 * (t0 + t1) + offset, full, level)
         if hit:
             return True
@@ -1333,7 +1454,7 @@ def lane_env(
             continue  # in every lane
         lane_gap(body, face, o, at, where, more, gap)
         close = lane_count(gap, alive)
-        if close >= LANES_PAY and bounds.levels > 0:
+        if close >= LANES_PAY:
             lane_balls(arm, scene, bounds, lanes, i, o, t1)
         elif close > 0:
             lane_list(gap, alive, todo, numbers, first, 0, todo[r, y])
@@ -1453,7 +1574,7 @@ def side_by_side(
                 clearance[x] = -math.inf
     for y in range(w.counts[w.counts.shape[0] - 1, 1]):
         lane_touch(arm, scene, bounds, lanes, times, zero, unit, offset, w.killer[y], clearance)
-    end = times[5]
+    end, last = times[5], w.env.shape[0] - 1
     top = tops(end, bounds)
     first = top + 1
     for i in range(top):
@@ -1470,7 +1591,7 @@ def side_by_side(
             if alive[x] == 0.0 or w.todo[first + x, 0] + w.todo[first + x, 1] + listed == 0:
                 continue
             for y in range(listed):
-                w.env[0, y, 0], w.env[0, y, 1] = lanes.env[x, y], -math.inf
+                w.env[last, y, 0], w.env[last, y, 1] = lanes.env[x, y], -math.inf
             if not lanes.built[x]:
                 lane_segments(times, zero, unit, lanes, x)
             w.best[:] = -1.0

@@ -73,6 +73,32 @@ def displacement(arm: ArmModel, frames: Array, points: Array, link: int, base: i
     return total
 
 
+def approach(arm: ArmModel, frames: Array, points: Array, normal: Array, link: int, base: int, radius: Array) -> Array:
+    """(N, P) bound on the motion of ``points`` (N, P, 3) of ``link``, in the frame of ``base``, along ``normal`` (N, P, 3)."""
+    total, out = np.zeros(points.shape[:2]), np.zeros(points.shape[:2])
+    for k in range(link - 1, base - 1, -1):
+        r, axis = radius[:, k, None], frames[:, k + 1, None, :3, :3] @ arm.axis[k]
+        before = sum((radius[:, j, None] for j in range(base, k) if arm.joint_type[j] == 0), np.zeros_like(r))
+        if arm.joint_type[k] == 1:
+            out, total = out + r * (np.abs(np.sum(normal * axis, axis=-1)) + before), total + r
+            continue
+        arm_of = np.cross(axis, points - frames[:, k + 1, None, :3, 3])
+        rho = np.linalg.norm(arm_of, axis=-1)
+        out = out + r * np.abs(np.sum(normal * arm_of, axis=-1)) + r * (rho + total) * (r / 2.0 + before)
+        total = total + 2.0 * np.sin(0.5 * np.minimum(r, np.pi)) * (rho + total)
+    return out
+
+
+def gradient(o: Obstacle, points: Array) -> Array:
+    """Unit gradient (..., 3) of :func:`obstacle_distance` by central differences, (0, 0, 0) near and inside the obstacle."""
+    step = 1e-6
+    slope = [
+        obstacle_distance(o, points + step * e) - obstacle_distance(o, points - step * e) for e in np.eye(3)
+    ]
+    out = np.stack(slope, axis=-1) / (2.0 * step)
+    return np.where((obstacle_distance(o, points) > 1e-4)[..., None], out / np.linalg.norm(out, axis=-1, keepdims=True), 0.0)
+
+
 def obstacle_distance(o: Obstacle, points: Array) -> Array:
     """Signed distance (...,) of points (..., 3) to an obstacle."""
     local = (points - np.asarray(o.position)) @ o.rotation()
@@ -134,15 +160,27 @@ def _level(
     env = np.full((len(centre), len(link), max(1, len(scene.obstacles))), np.inf)
     for i, o in enumerate(scene.obstacles):
         grow = o.position_error + o.speed * (max(0.0, start - o.stamp) + bounds.latency + edges[1:, None])
-        low = obstacle_distance(o, points) - size - moved[:, :, 0] - grow - bounds.rounding_pad
+        apart, slope = obstacle_distance(o, points), gradient(o, points)
+        along = np.full(apart.shape, np.inf)
+        for k in range(1, arm.n + 1):
+            mine = np.flatnonzero(link == k)
+            along[:, mine] = approach(arm, frames, points[:, mine], slope[:, mine], k, 0, radius)
+        along = np.where((apart > 1e-4) & (not whole), along, np.inf)
+        low = apart - size - np.minimum(moved[:, :, 0], along) - grow - bounds.rounding_pad
         skip = ~arm.checked_links(o.name)
         skip[0] |= o.kind == "halfspace"
         env[:, :, i] = np.where(skip[link], np.inf, low)
     pair = np.asarray(arm.self_spheres)
     pair = np.where((link[pair[:, :1]] > link[pair[:, 1:]]), pair, pair[:, ::-1])  # distal first
-    apart = np.linalg.norm(points[:, pair[:, 0]] - points[:, pair[:, 1]], axis=-1) - size[pair[:, 0]] - size[pair[:, 1]]
-    own = apart - moved[:, pair[:, 0], link[pair[:, 1]]] - bounds.rounding_pad
-    return env, own
+    between = points[:, pair[:, 0]] - points[:, pair[:, 1]]
+    apart = np.linalg.norm(between, axis=-1)
+    most = moved[:, pair[:, 0], link[pair[:, 1]]]
+    for k, base in {(int(link[i]), int(link[j])) for i, j in pair} if not whole else set():
+        mine = np.flatnonzero((link[pair[:, 0]] == k) & (link[pair[:, 1]] == base))
+        slope = between[:, mine] / apart[:, mine, None]
+        along = approach(arm, frames, points[:, pair[mine, 0]], slope, k, base, radius)
+        most[:, mine] = np.minimum(most[:, mine], np.where(apart[:, mine] > 1e-4, along, np.inf))
+    return env, apart - size[pair[:, 0]] - size[pair[:, 1]] - most - bounds.rounding_pad
 
 
 def certify_reference(arm: ArmModel, t: Trajectory, scene: Scene, bounds: Bounds, start: float = 0.0) -> ReferenceVerdict:
