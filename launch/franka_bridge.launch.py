@@ -27,7 +27,7 @@ def generate_launch_description() -> LaunchDescription:
     return LaunchDescription([
         DeclareLaunchArgument("params_file", default_value=PARAMETERS, description="parameters of all nodes"),
         DeclareLaunchArgument(
-            "driver", default_value="loopback", description="what is driven: loopback, mujoco, or module:callable of a backend"
+            "driver", default_value="loopback", description="what is driven: loopback, mujoco, fci, or a module:callable"
         ),
         DeclareLaunchArgument("driver_options", default_value="{}", description="options of the driver, as JSON"),
         DeclareLaunchArgument("scene", default_value="empty.yaml", description="scene file, in config/scenes or a path"),

@@ -1,27 +1,84 @@
-"""The backend hardware: a real FR3 over libfranka (FCI). Not there yet."""
+"""A real Franka Research 3 over the Franka Control Interface (libfranka). The camera is the user's: see perception.launch.py."""
 
-from launch.actions import DeclareLaunchArgument, OpaqueFunction
+import json
+from pathlib import Path
+
+from launch.actions import DeclareLaunchArgument, IncludeLaunchDescription, OpaqueFunction
+from launch.launch_description_sources import PythonLaunchDescriptionSource
 from launch.substitutions import LaunchConfiguration
 
 from launch import LaunchContext, LaunchDescription
 
+LAUNCH = Path(__file__).resolve().parents[1]
+PROFILES = sorted(p.stem for p in (LAUNCH.parent / "config" / "fci").glob("*.yaml"))
+SWITCH = ["true", "false"]
 
-def refuse(context: LaunchContext) -> None:
-    """Say that there is no such driver.
+
+def numbers(context: LaunchContext, name: str, count: int) -> list[float]:
+    """The launch argument ``name`` as ``count`` numbers.
 
     Raises:
-        RuntimeError: always.
+        RuntimeError: it is something else.
     """
-    address = LaunchConfiguration("robot_ip").perform(context) or "(no robot_ip given)"
-    raise RuntimeError(
-        f"backend:=hardware at {address} is not available in this version: there is no driver for libfranka (FCI). "
-        "Nothing was started. Use backend:=mujoco or backend:=loopback."
-    )
+    text = LaunchConfiguration(name).perform(context)
+    try:
+        values = [float(x) for x in text.replace(",", " ").split()]
+    except ValueError:
+        values = []
+    if len(values) != count:
+        raise RuntimeError(f"{name}:={text!r}: accepted: {count} numbers, separated by commas")
+    return values
+
+
+def bridge(context: LaunchContext) -> list[IncludeLaunchDescription]:
+    """The bridge with its driver's options.
+
+    Raises:
+        RuntimeError: no address, or a malformed load.
+    """
+    ip = LaunchConfiguration("robot_ip").perform(context).strip()
+    if not ip:
+        raise RuntimeError("backend:=hardware needs robot_ip:=ADDRESS, the address of the arm's controller. Nothing was started.")
+
+    def switched(name: str) -> bool:
+        return LaunchConfiguration(name).perform(context) == "true"
+
+    options = {
+        "ip": ip, "interface": LaunchConfiguration("interface").perform(context),
+        "profile": LaunchConfiguration("profile").perform(context), "realtime": switched("enforce_realtime"),
+        "gripper": switched("gripper"), "home_gripper": switched("home_gripper"),
+        "load": {
+            "mass": numbers(context, "load_mass", 1)[0], "centre": numbers(context, "load_centre", 3),
+            "inertia": numbers(context, "load_inertia", 9),
+        },
+    }
+    return [IncludeLaunchDescription(
+        PythonLaunchDescriptionSource(str(LAUNCH / "franka_bridge.launch.py")),
+        launch_arguments=[("driver", "fci"), ("driver_options", json.dumps(options)), ("priority", "50")],
+    )]
 
 
 def generate_launch_description() -> LaunchDescription:
-    """Nothing but the refusal."""
+    """The bridge; further arguments as in franka_bridge.launch.py."""
     return LaunchDescription([
-        DeclareLaunchArgument("robot_ip", default_value="", description="address of the arm's controller"),
-        OpaqueFunction(function=refuse),
+        DeclareLaunchArgument("robot_ip", default_value="", description="IP address of the arm's controller"),
+        DeclareLaunchArgument(
+            "interface", default_value="position", description="what is commanded", choices=["position", "velocity", "torque"]
+        ),
+        DeclareLaunchArgument(
+            "profile", default_value="default",
+            description=f"safety profile: collision thresholds and stiffness; in config/fci ({', '.join(PROFILES)}) or a path",
+        ),
+        DeclareLaunchArgument("gripper", default_value="true", description="drive the Franka Hand", choices=SWITCH),
+        DeclareLaunchArgument(
+            "home_gripper", default_value="false", description="home the hand at the start: its fingers move", choices=SWITCH
+        ),
+        DeclareLaunchArgument(
+            "enforce_realtime", default_value="true", choices=SWITCH,
+            description="insist on a PREEMPT_RT kernel and real-time priority; false: for a simulated controller only",
+        ),
+        DeclareLaunchArgument("load_mass", default_value="0.0", description="load beyond what is set in Desk [kg], 0 .. 3"),
+        DeclareLaunchArgument("load_centre", default_value="0,0,0", description="its centre of mass in the flange's frame [m]"),
+        DeclareLaunchArgument("load_inertia", default_value="0,0,0,0,0,0,0,0,0", description="its inertia, by columns [kg m^2]"),
+        OpaqueFunction(function=bridge),
     ])

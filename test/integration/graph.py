@@ -220,7 +220,7 @@ class Graph:
     def start_core(self, planner: bool = True, **bridge: Any) -> None:
         """Bridge (loopback), filter and scripted planner; returns when the arm moves (or, without planner, can be moved)."""
         self.start("franka_bridge", **bridge)
-        self.start("safety_filter")
+        self.start("safety_filter", **{k: v for k, v in bridge.items() if k == "bounds"})
         if planner:
             self.start_planner()
         self.wait(lambda: self.ear.commitment is not None, "the bridge commits to something", START)

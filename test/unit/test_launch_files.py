@@ -14,6 +14,9 @@ import yaml
 
 pytest.importorskip("rclpy")
 
+from tandem.core.config import from_dict
+from tandem.execution.fci.config import FciOptions
+
 ROOT = Path(__file__).resolve().parents[2]
 LAUNCH = ROOT / "launch"
 NODE_FILES = {n: n for n in ("perception", "planner", "safety_filter", "franka_bridge")}
@@ -74,9 +77,26 @@ def test_bringup_starts_the_graph(backend: str) -> None:
     assert all("key" not in name for p in (planner, found["perception"]) for name in p["parameters"])
 
 
-@pytest.mark.parametrize("backend", ["gazebo", "hardware"])
+def test_hardware_takes_its_options_and_refuses_to_guess_the_address() -> None:
+    found = plan(
+        LAUNCH / "bringup.launch.py", "backend:=hardware", "robot_ip:=172.16.0.2", "interface:=velocity", "profile:=careful",
+        "load_mass:=0.5", "load_centre:=0,0,0.05", "gripper:=false", "cpu:=3",
+    )
+    assert set(found) == BRINGUP["loopback"], "no simulated camera"
+    check_parameters(found)
+    bridge = found["franka_bridge"]["parameters"]
+    assert bridge["backend"] == "fci" and bridge["priority"] == 50 and bridge["cpu"] == 3
+    options = from_dict(FciOptions, json.loads(bridge["backend_options"]), "options")
+    assert (options.ip, options.interface, options.profile, options.realtime) == ("172.16.0.2", "velocity", "careful", True)
+    assert options.load.mass == 0.5 and options.load.centre == [0.0, 0.0, 0.05] and not options.gripper
+    for words, text in (((), "needs robot_ip"), (("robot_ip:=10.0.0.1", "load_centre:=0,0"), "3 numbers")):
+        done = launch(LAUNCH / "bringup.launch.py", "backend:=hardware", *words)
+        assert done.returncode == 2 and text in done.stderr and len(done.stderr.strip().splitlines()) == 1
+
+
+@pytest.mark.parametrize("backend", ["gazebo"])
 def test_backends_that_are_not_there_say_so_and_start_nothing(backend: str) -> None:
-    done = launch(LAUNCH / "bringup.launch.py", f"backend:={backend}", "robot_ip:=172.16.0.2")
+    done = launch(LAUNCH / "bringup.launch.py", f"backend:={backend}")
     assert done.returncode == 2 and done.stdout == ""
     assert len(done.stderr.strip().splitlines()) == 1 and f"backend:={backend}" in done.stderr and "not available" in done.stderr
 

@@ -27,8 +27,9 @@ from tandem.core.errors import ConfigError, TandemError
 from tandem.core.types import Proposal
 from tandem.execution.client import FastLoopClient, FastLoopError
 from tandem.execution.fast_loop import LoopConfig
+from tandem.execution.fci import setup as fci_setup
 from tandem.execution.messages import LoopState
-from tandem.execution.types import CertifiedTrajectory, ExecutorConfig, Mode, SubmitResult
+from tandem.execution.types import ArmState, CertifiedTrajectory, ExecutorConfig, Mode, SubmitResult
 from tandem.nodes import messages
 from tandem.nodes.base import RELIABLE_QOS, SENSOR_QOS, NodeSettings, TandemNode, command_qos, run
 from tandem.nodes.diagnostics import Meter
@@ -36,7 +37,13 @@ from tandem.nodes.key import read_key
 from tandem.robots.model import ArmModel, load_arm
 from tandem.safety.bounds import load_bounds
 
-BACKENDS = {"loopback": "tandem.execution.backends.loopback:make", "mujoco": "tandem.sim.backend:make"}
+BACKENDS = {
+    "loopback": "tandem.execution.backends.loopback:make", "mujoco": "tandem.sim.backend:make", "fci": fci_setup.BACKEND,
+}
+#: levels of a real arm's states; what is missing is an error
+ARM_LEVELS = {
+    ArmState.MOVING: DiagnosticStatus.OK, ArmState.IDLE: DiagnosticStatus.WARN, ArmState.RECOVERING: DiagnosticStatus.WARN,
+}
 LATCHED = (Mode.STOPPING, Mode.STOPPED, Mode.FAULT)
 
 
@@ -46,7 +53,7 @@ class FrankaBridgeSettings(NodeSettings):
 
     robot: str = setting("fr3", "arm model in config/robots, without .yaml")
     bounds: str = setting("default", "bounds in config/safety, without .yaml: the certified tracking error is watched")
-    backend: str = setting("loopback", "what is driven: loopback, mujoco, or module:callable of a backend's factory")
+    backend: str = setting("loopback", "what is driven: loopback, mujoco, fci, or module:callable of a backend's factory")
     backend_options: str = setting("{}", "options of the backend, as JSON")
     scene: str = setting("empty.yaml", "mujoco: scene file, in config/scenes or a path")
     seed: int = setting(0, "mujoco: places the mug", lo=0, hi=2**31 - 1)
@@ -58,6 +65,9 @@ class FrankaBridgeSettings(NodeSettings):
     filter_silence: float = setting(0.3, "silence of the safety filter that counts as an error", unit="s", lo=0.05, hi=10.0)
     priority: int = setting(50, "SCHED_FIFO priority to ask for; 0: none", lo=0, hi=98)
     cpu: int = setting(-1, "CPU of the fast loop; -1: any", lo=-1, hi=4095)
+    max_drift: float = setting(
+        0.05, "fci: how far the arm's clock may fall behind in motion; more only in simulation", unit="s", lo=1e-3, hi=60.0
+    )
 
 
 @dataclass(frozen=True)
@@ -97,6 +107,7 @@ class FrankaBridgeNode(TandemNode):
         self._filter_heard = float("-inf")
         self._state: LoopState | None = None
         self._told = (-1, -1)
+        self._latched = False
         self._said = float("-inf")
         self._loop_fault = ""
         self._world_said = float("-inf")
@@ -134,8 +145,13 @@ class FrankaBridgeNode(TandemNode):
             options = {"scene": s.scene, "seed": s.seed, **options}
         error_bound = load_bounds(s.bounds).tracking_error
         tracking = list(error_bound) if len(error_bound) == arm.n else float(error_bound[0])
-        executor = ExecutorConfig.for_arm(arm, tracking)
-        config = LoopConfig(backend=entry, backend_options=options, executor=executor, priority=s.priority, cpu=s.cpu)
+        if s.backend == "fci":
+            config = dataclasses.replace(
+                fci_setup.loop_config(arm, tracking, options, s.priority, s.cpu), max_drift=s.max_drift
+            )
+        else:
+            executor = ExecutorConfig.for_arm(arm, tracking)
+            config = LoopConfig(backend=entry, backend_options=options, executor=executor, priority=s.priority, cpu=s.cpu)
         if s.backend == "mujoco":
             # simulated time stands still while the loop is held up: on a busy machine it may catch up instead of stopping, and
             # this process may be slow while the whole graph starts beside it
@@ -277,6 +293,10 @@ class FrankaBridgeNode(TandemNode):
             self._commanded.publish(
                 messages.joint_state_msg(state.command_q, state.command_v, zero, state.command_width, state.stamp, self.names)
             )
+            if state.mode in LATCHED and not self._latched:
+                service = self.resolve_service_name("franka/resume")
+                self.get_logger().error(f"stopped: {state.text or state.reason.text}; to go on: ros2 service call {service}")
+            self._latched = state.mode in LATCHED
             told = (state.revision, int(state.mode))
             if told != self._told or now - self._said >= 1.0 / self.settings.commitment_rate:
                 self._told, self._said = told, now
@@ -314,6 +334,16 @@ class FrankaBridgeNode(TandemNode):
         text = f"{state.mode.name}: {state.text or state.reason.text}" if state.mode in LATCHED else state.mode.name
         return self.report("executor", level, text, values)
 
+    def _arm_status(self, state: LoopState) -> DiagnosticStatus:
+        """A real arm's own view: state with the reason, how well it is served, its gripper."""
+        arm = state.arm
+        values = {
+            "state": arm.state.name, "success_rate": f"{arm.success_rate:.2f}", "lost_cycles": arm.lost_cycles,
+            "rejoins": arm.rejoins, "reflexes": arm.reflexes, "recoveries": arm.recoveries, "gripper": arm.gripper,
+        }
+        level = ARM_LEVELS.get(arm.state, DiagnosticStatus.ERROR)
+        return self.report("arm", level, arm.text or arm.state.name, values)
+
     def diagnose(self, now: float) -> list[DiagnosticStatus]:
         """Executor, fast loop, trajectories, and whether the safety filter lives."""
         out: list[DiagnosticStatus] = []
@@ -327,6 +357,8 @@ class FrankaBridgeNode(TandemNode):
             }
             level = DiagnosticStatus.ERROR if self._loop_fault else DiagnosticStatus.OK
             out.append(self.report("fast loop", level, self._loop_fault or "cycles at 1 kHz", values))
+            if state.arm.state is not ArmState.UNREPORTED:
+                out.append(self._arm_status(state))
         recent = self._taken.last_rejection if now - self._taken.last_rejection_time < 3.0 else ""
         intruders = self._intruders()
         level = DiagnosticStatus.ERROR if intruders else DiagnosticStatus.WARN if recent else DiagnosticStatus.OK
