@@ -40,7 +40,7 @@ class ScriptedPlanner:
 
     def plan(
         self, object_pose: ObjectPose | None, commitment: Commitment, scene: Scene, switch_time: float, now: float,
-        deadline: float | None = None,
+        deadline: float | None = None, width: float | None = None,
     ) -> Result:
         """Head along the swing, backup that brakes at once."""
         time.sleep(self._plan_time)
@@ -50,6 +50,9 @@ class ScriptedPlanner:
         proposal = swing(commitment, switch_time, self._arm.home, f"swing-{self._plans}")
         path = np.stack([proposal.trajectory.q[:, 0], proposal.trajectory.q[:, 1], proposal.trajectory.q[:, 3]], axis=1)
         return Result(proposal, [Candidate(path, True, 0.0, chosen=True)], Counters(network_rows=1, potential_evals=1))
+
+    def resumed(self) -> None:
+        """Nothing is remembered."""
 
 
 def swing(commitment: Commitment, switch_time: float, home: np.ndarray, name: str) -> Proposal:

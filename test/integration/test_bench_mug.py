@@ -15,7 +15,7 @@ from tandem.perception import MarkerPoseEstimator
 from tandem.safety.filter import SafetyFilter
 from tandem.sim.scenes import generate
 from tandem.sim.world import MugWorld
-from tandem.tasks.mug.planner import MugPlanner
+from tandem.tasks.mug.planner import RETREAT, MugPlanner
 
 
 def episode(method: str, seed: int, guard: object = None, timeout: float = 2.0) -> tuple[LockstepEpisode, EpisodeRecord]:
@@ -55,6 +55,28 @@ def test_episode_ends_at_rest_when_time_is_over() -> None:
     assert not record.task_success
     assert record.at_rest
     assert played.tracking_error < 0.004
+
+
+def test_a_mug_that_was_moved_under_the_hand_is_looked_at_again_and_lifted() -> None:
+    """The grasp closes on nothing; without a second look the arm would go through the lifting motion with empty fingers."""
+    world = MugWorld(seed=1000)
+    planner = MugPlanner.load("policy", 1000)
+    guard = SafetyFilter(planner.arm, planner.bounds, planner.family)
+    played = LockstepEpisode(world, planner, guard, MarkerPoseEstimator(world.mug), LockstepConfig(timeout=20.0))
+    start, moved, step = world.mug_pose()[:3, 3], [], world.step
+
+    def push(q: np.ndarray, v: np.ndarray, a: np.ndarray, width: float) -> None:
+        if not moved and np.linalg.norm(world.tcp_pose()[:3, 3] - start - [0.0, 0.0, 0.08]) < 0.09:
+            moved.append(world.time)
+            world.data.qpos[10] -= 0.13
+        step(q, v, a, width)
+
+    world.step = push  # type: ignore[method-assign]
+    record = played.run()
+    world.close()
+    assert moved and record.task_success and record.robot_contacts == 0
+    back = [p.switch_time for p in record.plans if p.reason == RETREAT and p.certified]
+    assert len(back) == 1 and back[0] > moved[0]
 
 
 def test_quick_benchmark_writes_a_table_and_resumes(tmp_path: Path) -> None:

@@ -11,6 +11,7 @@ from tandem.core.errors import ConfigError
 from tandem.core.scene import TABLE, Obstacle, Scene
 from tandem.core.trajectory import Trajectory
 from tandem.core.types import Commitment, ObjectPose
+from tandem.robots.inverse import solve_chunk
 from tandem.robots.kinematics import tcp_pose
 from tandem.robots.model import load_arm
 from tandem.safety import BackupFamily, certify_one, load_bounds, pack_scene
@@ -18,7 +19,8 @@ from tandem.sim.world import START_Q, standing_pose
 from tandem.tasks.mug.chunks import COND_DIM, decode, encode_steps, entered
 from tandem.tasks.mug.config import MugConfig, load_mug_config
 from tandem.tasks.mug.dataset import _turned, corrections, turn_far, windows
-from tandem.tasks.mug.planner import MugPlanner
+from tandem.tasks.mug.memory import MugMemory
+from tandem.tasks.mug.planner import RETREAT, MugPlanner
 from tandem.tasks.mug.problem import MugProblem
 
 MUG = standing_pose(0.52, 0.05, 2.9)
@@ -226,13 +228,80 @@ def test_same_seed_same_plan_and_it_starts_where_the_commitment_is() -> None:
     assert plans[0].head_duration == pytest.approx(0.8)
 
 
-def test_pose_is_held_only_where_the_hand_hides_the_mug() -> None:
+def hand_above(mug: np.ndarray) -> np.ndarray:
+    """A hand pointing down at the mug's rim."""
+    tcp = np.diag([1.0, -1.0, -1.0, 1.0])
+    tcp[:3, 3] = mug[:3, 3] + [0.0, 0.04, 0.1]
+    return tcp
+
+
+def test_pose_is_kept_only_where_the_hand_hides_the_mug() -> None:
+    memory = MugMemory(MugConfig())
+    seen, moved = ObjectPose(MUG, np.eye(6), 0.0), ObjectPose(MUG, np.eye(6), 1.0)
+    far, near = tcp_pose(load_arm("fr3"), np.array(START_Q)[None])[0], hand_above(MUG)
+    assert memory.believe(seen, far, 0.08) is seen and not memory.kept
+    assert memory.believe(None, near, 0.08) is seen and memory.kept
+    assert memory.believe(moved, near, 0.02) is seen
+    assert memory.believe(moved, far, 0.08) is moved and not memory.kept
+    assert memory.believe(None, far, 0.08) is None
+
+
+@pytest.mark.parametrize(
+    ("asked", "measured", "resumed", "expected"),
+    [
+        (0.0, 0.0, False, True),  # closed on nothing
+        (0.0, 0.0024, False, True),
+        (0.0, 0.0049, False, False),  # the mug's wall between the fingers
+        (0.0, 0.0049, True, False),  # held: the stop had another reason
+        (0.0, None, False, False),  # not known
+        (0.08, 0.0, False, False),  # told to open, and still on its way
+        (0.08, 0.08, False, False),
+        (0.08, 0.08, True, True),  # stopped at the mug, resumed
+    ],
+)
+def test_what_disproves_the_belief(asked: float, measured: float | None, resumed: bool, expected: bool) -> None:
+    memory = MugMemory(MugConfig())
+    memory.believe(ObjectPose(MUG, np.eye(6), 0.0), hand_above(MUG), 0.08)
+    if resumed:
+        memory.doubt()
+    assert memory.disproved(hand_above(MUG), asked, measured) is expected
+    assert not memory.disproved(hand_above(MUG), 0.08, 0.08), "a doubt is settled once"
+
+
+def test_after_a_resume_far_from_the_mug_it_is_only_looked_at_again() -> None:
+    memory, far = MugMemory(MugConfig()), tcp_pose(load_arm("fr3"), np.array(START_Q)[None])[0]
+    memory.believe(ObjectPose(MUG, np.eye(6), 0.0), far, 0.05)
+    memory.doubt()
+    assert not memory.disproved(far, 0.05, 0.05)
+    assert memory.believe(None, far, 0.05) is None
+
+
+def closed_at_the_rim() -> tuple[Commitment, np.ndarray]:
+    """The arm at rest with closed fingers at the rim of the mug, and the hand's pose there."""
+    arm, tcp = load_arm("fr3"), hand_above(MUG)
+    found = solve_chunk(arm, np.array(START_Q), np.tile(tcp, (1, 40, 1, 1)), dt=0.1)
+    assert found.status[0, -1] == 0
+    q = found.q[0, -1]
+    return Commitment(Trajectory.at_rest(q, 1.0), 0.0, np.zeros(2)), tcp_pose(arm, q[None])[0]
+
+
+def test_a_missed_grasp_moves_back_opens_and_waits_for_a_new_look() -> None:
     planner = MugPlanner.load("policy")
-    seen, moved = ObjectPose(MUG, np.eye(6), 0.0), dataclasses.replace(ObjectPose(MUG, np.eye(6), 1.0), stamp=1.0)
-    far, near = tcp_pose(planner.arm, np.array(START_Q)[None])[0], MUG.copy()
-    near[2, 3] = 0.1
-    assert planner._held(seen, far, 0.08) is seen
-    assert planner._held(None, near, 0.08) is seen
-    assert planner._held(moved, near, 0.02) is seen
-    assert planner._held(moved, far, 0.08) is moved
-    assert planner._held(None, far, 0.08) is None
+    commitment, tcp = closed_at_the_rim()
+    seen = ObjectPose(MUG, np.eye(6) * 1e-6, 0.0)
+    holds = planner.plan(seen, commitment, Scene((TABLE,)), 1.0, 0.5, width=0.005)
+    assert holds.reason == "planned"
+    missed = planner.plan(seen, commitment, Scene((TABLE,)), 1.0, 0.5, width=0.0)
+    assert missed.proposal is not None and missed.reason == RETREAT
+    trajectory = missed.proposal.trajectory
+    end = tcp_pose(planner.arm, trajectory.sample(np.array([missed.proposal.head_duration]))[0])[0]
+    back = (end[:3, 3] - tcp[:3, 3]) @ -tcp[:3, 2]
+    assert back == pytest.approx(planner.config.retreat, abs=0.02)
+    assert np.linalg.norm(end[:3, 3] - tcp[:3, 3] + back * tcp[:3, 2]) < 0.02
+    assert missed.proposal.width[-1] == pytest.approx(0.08)
+    assert missed.proposal.width[: 1 + planner.config.execute // 2] == pytest.approx(0.0)
+    assert certify_one(planner.arm, trajectory, Scene((TABLE,)), planner.bounds, 1.0).certified
+    after = Commitment(trajectory, 1.0, missed.proposal.width)
+    old, new = (dataclasses.replace(seen, stamp=t) for t in (1.7, 1.9))
+    assert planner.plan(old, after, Scene((TABLE,)), 1.8, 1.75, width=0.02).proposal is None
+    assert planner.plan(new, after, Scene((TABLE,)), 2.4, 1.95, width=0.05).reason == "planned"

@@ -127,7 +127,8 @@ class LockstepEpisode:
 
     def _plan(self, now: float, switch: float) -> Proposal | None:
         commitment = self.executor.commitment()
-        result = self.planner.plan(self.tracker.latest(now), commitment, self.scene, switch, now)
+        width = self.world.gripper_width()
+        result = self.planner.plan(self.tracker.latest(now), commitment, self.scene, switch, now, width=width)
         proposal, verdict, certify_ms, word = result.proposal, None, 0.0, ""
         if proposal is not None:
             began = clock.perf_counter()

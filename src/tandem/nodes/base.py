@@ -7,6 +7,7 @@ description, unit and range.
 from __future__ import annotations
 
 import dataclasses
+import gc
 import sys
 import traceback
 import typing
@@ -265,6 +266,8 @@ def run(make: Callable[[], TandemNode]) -> int:
             if node.failure:
                 return 2
             node.trigger_activate()
+        gc.collect()  # what was loaded stays: a full collection of it would take a tenth of a second in the middle of a plan
+        gc.freeze()
         executor = SingleThreadedExecutor()
         executor.add_node(node)
         executor.spin()

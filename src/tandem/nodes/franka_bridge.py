@@ -58,7 +58,7 @@ class FrankaBridgeSettings(NodeSettings):
     scene: str = setting("empty.yaml", "mujoco: scene file, in config/scenes or a path")
     seed: int = setting(0, "mujoco: places the mug", lo=0, hi=2**31 - 1)
     certificate_key_file: str = setting("", "file (mode 0600) with the key; empty: environment variable TANDEM_CERTIFICATE_KEY")
-    state_rate: float = setting(100.0, "joint states", unit="Hz", lo=10.0, hi=500.0)
+    state_rate: float = setting(50.0, "joint states", unit="Hz", lo=10.0, hi=500.0)
     commitment_rate: float = setting(20.0, "commitment and status while nothing changes", unit="Hz", lo=5.0, hi=100.0)
     world_rate: float = setting(30.0, "simulated world for the camera, and truth for scoring", unit="Hz", lo=1.0, hi=100.0)
     verdict_wait: float = setting(0.15, "how long a trajectory may wait for its verdict", unit="s", lo=0.01, hi=2.0)
@@ -326,6 +326,7 @@ class FrankaBridgeNode(TandemNode):
         c = state.counters
         values = {
             "mode": state.mode.name, "reason": state.reason.name, "text": state.text, "revision": state.revision,
+            "gripper_width": f"{state.width:.5f}",
             "accepted": c.accepted, "splices": c.splices, "stops": c.stops, "resumes": c.resumes, "clock_jumps": c.clock_jumps,
             "head_time": c.head_time, "backup_time": c.backup_time, "last_rejection": state.last_rejection.name,
             "rejected": json.dumps({k.name: n for k, n in c.rejected.items()}),

@@ -7,6 +7,7 @@ or wrong proposal costs progress only.
 
 from __future__ import annotations
 
+import contextlib
 import importlib
 import json
 import threading
@@ -31,6 +32,8 @@ from tandem.nodes.diagnostics import Meter
 
 SAME = 1e-4
 """Ends closer than this are those of one plan [s]: times near 2e9 s have a resolution of 2.4e-7 s."""
+LATCHED = ("STOPPING", "STOPPED", "FAULT")
+"""Modes of the executor that an operator must end."""
 
 
 @dataclass(frozen=True)
@@ -70,9 +73,13 @@ class Planner(Protocol):
 
     def plan(
         self, object_pose: ObjectPose | None, commitment: Commitment, scene: Scene, switch_time: float, now: float,
-        deadline: float | None = None,
+        deadline: float | None = None, width: float | None = None,
     ) -> PlanResult:
-        """Make one plan that starts at ``switch_time``."""
+        """Make one plan that starts at ``switch_time``; ``width``: measured gripper width [m]."""
+        ...
+
+    def resumed(self) -> None:
+        """An operator resumed after a stop: what was believed of the scene may be wrong."""
         ...
 
 
@@ -127,6 +134,8 @@ class PlannerNode(TandemNode):
         self._commitment: Commitment | None = None
         self._commitment_heard = float("-inf")
         self._mode = ""
+        self._width: float | None = None
+        self._resumed = False
         self._sent: list[_Sent] = []
         self._refused: set[str] = set()
         self._not_before = float("-inf")
@@ -178,8 +187,13 @@ class PlannerNode(TandemNode):
             self._wake.notify_all()
 
     def _on_status(self, msg: DiagnosticStatus) -> None:
+        values = messages.values_of(msg)
         with self._wake:
-            self._mode = messages.values_of(msg).get("mode", "")
+            mode = values.get("mode", "")
+            self._resumed |= self._mode in LATCHED and mode not in LATCHED
+            self._mode = mode
+            with contextlib.suppress(KeyError, ValueError):
+                self._width = float(values["gripper_width"])
             self._wake.notify_all()
 
     def _on_verdict(self, msg: DiagnosticStatus) -> None:
@@ -206,7 +220,7 @@ class PlannerNode(TandemNode):
             return "node not active"
         if self._commitment is None or now - self._commitment_heard > self.settings.commitment_max_age:
             return "no commitment from the executor"
-        if self._mode in ("STOPPING", "STOPPED", "FAULT"):
+        if self._mode in LATCHED:
             return f"executor {self._mode}: operator must resume"
         return self._scene.scene(now)[1]
 
@@ -235,7 +249,7 @@ class PlannerNode(TandemNode):
                     return
                 now = self.now()
                 why = self._hindrance(now)
-                commitment, pose = self._commitment, self._pose
+                commitment, pose, width, resumed = self._commitment, self._pose, self._width, self._resumed
                 scene, _ = self._scene.scene(now)
                 switch = None
                 if why:
@@ -245,22 +259,27 @@ class PlannerNode(TandemNode):
                 if switch is None or commitment is None or scene is None:
                     self._wake.wait(0.02)
                     continue
+                self._resumed = False
+            if resumed:
+                self._planner.resumed()
             if pose is not None and now - pose.stamp > self.settings.pose_max_age:
                 pose = None
             try:
-                planned = self._attempt(pose, commitment, scene, messages.quantise_time(switch), now)
+                planned = self._attempt(pose, commitment, scene, messages.quantise_time(switch), now, width)
             except InvalidHandle:  # the node was taken down while a plan was being made: nobody waits for it any more
                 return
             if not planned:
                 with self._wake:
                     self._wake.wait_for(lambda: self._stop, self.settings.retry_period)
 
-    def _attempt(self, pose: ObjectPose | None, commitment: Commitment, scene: Scene, switch: float, now: float) -> bool:
+    def _attempt(
+        self, pose: ObjectPose | None, commitment: Commitment, scene: Scene, switch: float, now: float, width: float | None
+    ) -> bool:
         """One plan; whether a proposal went out."""
         began = time.perf_counter()
         budget = switch - now - self.settings.reserve
         try:
-            result = self._planner.plan(pose, commitment, scene, switch, now, began + budget)
+            result = self._planner.plan(pose, commitment, scene, switch, now, began + budget, width)
         except Exception as error:  # a planner's failure must not end the thread; it is shown and retried
             kind = str(error) if isinstance(error, TandemError) else f"{type(error).__name__}: {error}"
             self._note(f"planner failed: {kind}", "planner failed", kind)
@@ -268,16 +287,21 @@ class PlannerNode(TandemNode):
                 self.get_logger().error(f"planner failed: {kind}", throttle_duration_sec=5.0)
             return False
         ms = (time.perf_counter() - began) * 1e3
-        self._publish_candidates(result.candidates)
         with self._wake:
             self._rows, self._evaluations = result.counters.network_rows, result.counters.potential_evals
             self._failures = dict(result.counters.failures)
+        proposed = self._propose(result, ms, switch - now)
+        self._publish_candidates(result.candidates)
+        return proposed
+
+    def _propose(self, result: PlanResult, ms: float, had: float) -> bool:
+        """Send what was planned in ``ms`` of ``had`` [s]; whether it went out."""
         if result.proposal is None:
             self._note(result.reason, "no plan", result.reason)
             return False
         proposal = messages.quantise(result.proposal)
         if self.now() > proposal.switch_time:
-            self._note(f"late: {ms:.0f} ms", "late", f"planning took {ms:.0f} ms of {(switch - now) * 1e3:.0f} ms")
+            self._note(f"late: {ms:.0f} ms", "late", f"planning took {ms:.0f} ms of {had * 1e3:.0f} ms")
             return False
         digest = proposal.trajectory.digest()
         start = proposal.switch_time

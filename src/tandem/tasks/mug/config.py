@@ -34,6 +34,10 @@ class MugConfig:
     )
     hold_width: float = setting(0.06, "with the gripper closed further the last pose seen is kept", unit="m", lo=0.0, hi=0.08)
     grasp_width: float = setting(0.012, "told to close further the gripper closes fully, with force", unit="m", lo=0.0, hi=0.08)
+    empty_width: float = setting(
+        0.0025, "a gripper told to close and narrower than this holds nothing (half the mug's wall)", unit="m", lo=0.0, hi=0.08
+    )
+    retreat: float = setting(0.12, "how far the hand moves back after a failed grasp, to look again", unit="m", lo=0.01, hi=0.5)
     polish: bool = setting(True, "optimise k once more for the chunk that was chosen (JM2D Eq. 1), whatever the sampler")
 
     def __post_init__(self) -> None:

@@ -24,10 +24,14 @@ from tandem.robots.model import ArmModel, load_arm
 from tandem.safety import BackupFamily, Bounds, load_bounds, pack_scene
 from tandem.tasks.mug.chunks import decode, encode_condition, present_step
 from tandem.tasks.mug.config import MugConfig, load_mug_config
+from tandem.tasks.mug.memory import MugMemory, retreat_chunks
 from tandem.tasks.mug.policy import load_policy
 from tandem.tasks.mug.problem import Heads, MugProblem
 
 Array = NDArray[np.float64]
+
+#: said of plans that move back from a mug that is not where it was believed to be
+RETREAT = "moving back to look again"
 
 
 @dataclass(frozen=True)
@@ -58,14 +62,16 @@ class MugPlanner:
     certified_only: bool = True
     seed: int = 0
     max_candidates: int = 64
-    _mug: ObjectPose | None = None
+    _memory: MugMemory = field(init=False)
     _plans: int = field(default=0)
-    _holding: bool = field(default=False)
+
+    def __post_init__(self) -> None:
+        self._memory = MugMemory(self.config)
 
     @property
     def holding(self) -> bool:
         """Whether the last plan was made with a kept mug pose, not with what the camera sees now."""
-        return self._holding
+        return self._memory.kept
 
     @classmethod
     def load(cls, sampler: str = "default", seed: int = 0, config: str = "mug", device: str = "cpu") -> MugPlanner:
@@ -96,17 +102,11 @@ class MugPlanner:
 
     def reset(self, seed: int) -> None:
         """Forget the mug and start the random sequence of ``seed``."""
-        self.seed, self._plans, self._mug, self._holding = seed, 0, None, False
+        self.seed, self._plans, self._memory = seed, 0, MugMemory(self.config)
 
-    def _held(self, seen: ObjectPose | None, tcp: Array, width: float) -> ObjectPose | None:
-        """The mug pose to plan with: near the mug, or with the gripper closing, the hand hides it and moves it."""
-        if self._mug is not None:
-            distance = np.linalg.norm(tcp[:3, 3] - self._mug.pose[:3, 3] - np.array([0.0, 0.0, 0.08]))
-            if width < self.config.hold_width or distance < self.config.hold_distance:
-                self._holding = True
-                return self._mug
-        self._mug, self._holding = seen, False
-        return seen
+    def resumed(self) -> None:
+        """An operator resumed after a stop: if the hand is at the mug it moves back, and the mug is looked at again."""
+        self._memory.doubt()
 
     def plan(
         self,
@@ -116,34 +116,64 @@ class MugPlanner:
         switch_time: float,
         now: float,
         deadline: float | None = None,
+        width: float | None = None,
     ) -> PlanResult:
         """Plan from the commitment's state at ``switch_time`` [s, the commitment's clock].
 
         Args:
             object_pose: newest valid mug pose, None if there is none or it is stale.
             scene: obstacles (with the table). deadline: ``time.perf_counter()`` value after which the best so far is returned.
+            width: measured gripper width [m]; without it a grasp that closed on nothing goes unnoticed.
         """
         began = time.perf_counter()
         moments = np.array([switch_time - self.config.dt, switch_time])
         past_q = commitment.trajectory.sample(moments - commitment.start)[0]
         tcp = tcp_pose(self.arm, past_q)
-        width = np.array([commitment.width_at(t) for t in moments])
-        current = commitment.width_at(now)
-        mug = self._held(object_pose, tcp[1], float(min(current, width[1])))
+        widths = np.array([commitment.width_at(t) for t in moments])
+        asked = (commitment.width_at(now), float(widths[1]))
+        if self._memory.disproved(tcp[1], max(asked), width):
+            return self._retreat(commitment, scene, switch_time, tcp, widths, began)
+        mug = self._memory.believe(object_pose, tcp[1], min(asked))
         if mug is None:
             return PlanResult(None, [], Counters(), (time.perf_counter() - began) * 1e3, "no valid object pose")
+        problem, generator = self._problem(mug.pose, commitment, scene, switch_time, tcp, widths)
+        result = self.sampler.sample(problem, self.denoiser, generator=generator, deadline=deadline)
+        return self._result(problem, result, switch_time, float(widths[1]), began)
+
+    def _problem(
+        self, mug: Array, commitment: Commitment, scene: Scene, switch_time: float, tcp: Array, widths: Array
+    ) -> tuple[MugProblem, torch.Generator]:
+        """One plan's problem and random sequence; ``tcp`` (2, 4, 4) and ``widths`` (2,): a step before, and at the switch."""
         self._plans += 1
         stream = np.random.SeedSequence([self.seed, self._plans])
         generator = torch.Generator(device=self.denoiser.device).manual_seed(int(stream.generate_state(1)[0]))
-        condition = encode_condition(mug.pose, tcp, width)
+        condition = encode_condition(mug, tcp, widths)
         raw = torch.as_tensor(condition, dtype=torch.float32, device=self.denoiser.device)
         problem = MugProblem(
             self.arm, self.family, self.bounds, self.config, pack_scene(scene, self.arm, self.bounds, switch_time),
-            mug.pose, present_step(condition), commitment.state_at(switch_time), self.denoiser.normalise_cond(raw),
+            mug, present_step(condition), commitment.state_at(switch_time), self.denoiser.normalise_cond(raw),
             np.random.default_rng(stream),
         )
-        result = self.sampler.sample(problem, self.denoiser, generator=generator, deadline=deadline)
-        return self._result(problem, result, switch_time, float(width[1]), began)
+        return problem, generator
+
+    def _retreat(
+        self, commitment: Commitment, scene: Scene, switch_time: float, tcp: Array, widths: Array, began: float
+    ) -> PlanResult:
+        """Move back from where the mug was believed to be, open, and forget it until it is seen from there."""
+        problem, _ = self._problem(tcp[1], commitment, scene, switch_time, tcp, widths)  # any frame would do
+        ways = problem.evaluate(torch.from_numpy(retreat_chunks(tcp[1], tcp[1], float(widths[1]), self.config)))
+        for row in range(ways.n):
+            k, cost, feasible = problem.optimise_k(ways, row)
+            if not feasible:
+                continue
+            backup = k.detach().cpu().numpy().astype(np.float64) * self.config.backup_peak
+            trajectory, own = problem.trajectory(ways, row, backup, float(widths[1]))
+            head = float(ways.times[-1])
+            self._memory.forget(switch_time + head)
+            proposal = Proposal(trajectory, own, switch_time, head, name=f"retreat-{self._plans}")
+            shown = [Candidate(ways.poses[row, :, :3, 3], True, cost, chosen=True)]
+            return PlanResult(proposal, shown, problem.counters, (time.perf_counter() - began) * 1e3, RETREAT, cost)
+        return PlanResult(None, [], problem.counters, (time.perf_counter() - began) * 1e3, f"{RETREAT}: no certified way back")
 
     def _result(self, problem: MugProblem, result: SampleResult, switch_time: float, width: float, began: float) -> PlanResult:
         counters = result.counters
