@@ -33,7 +33,7 @@ RUN bash -c "source /opt/ros/jazzy/setup.bash \
 
 # where compiled code is kept: mount a volume here and the filter is ready at once from the second start on
 ENV NUMBA_CACHE_DIR=/opt/numba NUMBA_NUM_THREADS=1 OMP_NUM_THREADS=1
-COPY docker/dds /opt/dds
+COPY config/dds /opt/dds
 COPY docker/entrypoint.sh /entrypoint.sh
 ENTRYPOINT ["/entrypoint.sh", "ros2", "launch", "tandem", "bringup.launch.py", "part:=realtime", "realtime:=true"]
 CMD ["backend:=hardware"]

@@ -24,7 +24,7 @@ RUN bash -c "source /opt/ros/jazzy/setup.bash \
     && sed -i "1s|^#!.*|#!$(echo /opt/cache/tandem/env-*/bin/python)|" /opt/install/lib/tandem/* \
     && rm -rf /tmp/build /tmp/log
 
-COPY docker/dds /opt/dds
+COPY config/dds /opt/dds
 COPY docker/entrypoint.sh /entrypoint.sh
 ENTRYPOINT ["/entrypoint.sh", "/opt/tandem/tandem.sh"]
 CMD ["demo"]

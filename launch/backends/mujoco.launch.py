@@ -23,7 +23,7 @@ def generate_launch_description() -> LaunchDescription:
             "respawn", default_value="true", description="start the camera again when it ended", choices=["true", "false"]
         ),
         DeclareLaunchArgument("scene", default_value="empty.yaml", description="scene file, in config/scenes or a path"),
-        DeclareLaunchArgument("camera_rate", default_value="15.0", description="images a second, 1 .. 60"),
+        DeclareLaunchArgument("camera_rate", default_value="12.0", description="images a second, 1 .. 60"),
         IncludeLaunchDescription(
             PythonLaunchDescriptionSource(str(LAUNCH / "franka_bridge.launch.py")), launch_arguments=[("driver", "mujoco")]
         ),

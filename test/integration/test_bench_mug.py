@@ -15,7 +15,8 @@ from tandem.perception import MarkerPoseEstimator
 from tandem.safety.filter import SafetyFilter
 from tandem.sim.scenes import generate
 from tandem.sim.world import MugWorld
-from tandem.tasks.mug.planner import RETREAT, MugPlanner
+from tandem.tasks.mug.memory import RETREAT
+from tandem.tasks.mug.planner import MugPlanner
 
 
 def episode(method: str, seed: int, guard: object = None, timeout: float = 2.0) -> tuple[LockstepEpisode, EpisodeRecord]:

@@ -19,8 +19,8 @@ from tandem.sim.world import START_Q, standing_pose
 from tandem.tasks.mug.chunks import COND_DIM, decode, encode_steps, entered
 from tandem.tasks.mug.config import MugConfig, load_mug_config
 from tandem.tasks.mug.dataset import _turned, corrections, turn_far, windows
-from tandem.tasks.mug.memory import MugMemory
-from tandem.tasks.mug.planner import RETREAT, MugPlanner
+from tandem.tasks.mug.memory import RETREAT, MugMemory
+from tandem.tasks.mug.planner import MugPlanner
 from tandem.tasks.mug.problem import MugProblem
 
 MUG = standing_pose(0.52, 0.05, 2.9)

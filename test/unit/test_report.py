@@ -56,6 +56,9 @@ def test_the_summary_tells_contacts_and_rejections(record: EpisodeRecord) -> Non
     hit = replace(record, contacts={"robot-obstacle": 2, "finger-mug": 5})
     assert not summary(hit)["safe_success"] and summary(hit)["contacts"] == 2
     assert "2 contacts" in verdict(hit)
+    helped = replace(record, meta={**record.meta, "operator_resumes": 2, "stopped_because": "joint 2"})
+    assert "resumed by the operator 2 times" in verdict(helped) and summary(helped)["operator_resumes"] == 2
+    assert "operator" not in verdict(record)
 
 
 def test_an_empty_episode_has_a_summary_and_a_page(record: EpisodeRecord, tmp_path: Path) -> None:

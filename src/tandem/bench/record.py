@@ -185,6 +185,7 @@ def summary(record: EpisodeRecord) -> dict[str, Any]:
     """``summary.json``: the figures of one episode, with the verdict in words. Unknown numbers are None."""
     plan = np.array([p.plan_ms for p in record.plans if math.isfinite(p.plan_ms)])
     certify = np.array([p.certify_ms for p in record.plans if math.isfinite(p.certify_ms)])
+    both = np.array([p.plan_ms + p.certify_ms for p in record.plans if math.isfinite(p.plan_ms + p.certify_ms)])
     clearances = [p.clearance for p in record.plans if p.certified and math.isfinite(p.clearance)]
 
     def quantile(values: Array, q: float) -> float | None:
@@ -211,6 +212,7 @@ def summary(record: EpisodeRecord) -> dict[str, Any]:
         "rtf": None if rtf is None else round(rtf, 3),
         "plan_ms_p50": quantile(plan, 0.5), "plan_ms_p95": quantile(plan, 0.95), "plan_ms_max": quantile(plan, 1.0),
         "certify_ms_p50": quantile(certify, 0.5), "certify_ms_p95": quantile(certify, 0.95),
+        "plan_and_certify_ms_p95": quantile(both, 0.95),
         "least_certified_clearance": min(clearances, default=None),
         "mug_lift": round(float(np.nanmax(record.mug_lift())), 4) if np.isfinite(record.mug_pose).any() else None,
         "rates": {k: round(v, 2) for k, v in record.rates.items()},
@@ -224,4 +226,6 @@ def verdict(record: EpisodeRecord) -> str:
     touched = record.robot_contacts
     plural = "s" if touched > 1 else ""
     count = f"{touched} contact{plural}" if touched else "no contact"
-    return f"{task}; {count} with obstacles, table or itself."
+    resumes = int(record.meta.get("operator_resumes", 0))
+    helped = f" The arm was stopped and resumed by the operator {resumes} time{'s' if resumes > 1 else ''}." if resumes else ""
+    return f"{task}; {count} with obstacles, table or itself.{helped}"

@@ -122,15 +122,17 @@ def plans_of(recording: Recording) -> list[PlanRecord]:
     candidates = recording.of("planner/candidates")
     infos = recording.of("planner/proposal_info")
     plans: list[PlanRecord] = []
-    used = set()
+    used, former = set(), -math.inf
     for t, message in candidates:
-        following = next(((i, x) for i, x in enumerate(infos) if x[0] >= t - AROUND and i not in used), None)
-        later = next((x[0] for x in candidates if x[0] > t), math.inf)
+        # an attempt that proposes something says so just before it shows its candidates
+        since = [i for i, x in enumerate(infos) if former + AROUND < x[0] <= t + AROUND and i not in used]
+        own = since[-1] if since else None
         plan = PlanRecord(t, t, math.nan, math.nan, "no plan", "", False, math.nan, candidates=candidates_of(message))
-        if following is not None and following[1][0] < later:
-            used.add(following[0])
-            plan = replace(_judged(following[1], verdicts, switches), candidates=plan.candidates)
+        if own is not None:
+            used.add(own)
+            plan = replace(_judged(infos[own], verdicts, switches), candidates=plan.candidates)
         plans.append(plan)
+        former = t
     plans += [_judged(x, verdicts, switches) for i, x in enumerate(infos) if i not in used]
     for plan in plans:
         near = min(work, key=lambda row: abs(row[0] - plan.time), default=None)

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import math
+import os
 import secrets
+import signal
 import statistics
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from types import FrameType
 from typing import Any
 
 from rich.console import Console, Group
@@ -24,11 +27,13 @@ from tandem.cli import checks
 from tandem.cli.launching import Launched, launch_file
 from tandem.core.errors import ConfigError
 from tandem.core.paths import config_file
+from tandem.nodes import operator
 from tandem.nodes.priority import give_way
 from tandem.nodes.recorder import Live, Recorder
 from tandem.robots.model import load_arm
 from tandem.safety.bounds import load_bounds
 from tandem.sim.scene_file import MugScene, load_mug_scene
+from tandem.tasks.mug.memory import RETREAT
 
 #: the arm goes on for this long after success, so that the picture shows the lifted mug [s]
 AFTERWARDS = 1.5
@@ -37,7 +42,15 @@ DONE = "done"
 #: gripper narrower than this while the mug is low: it is being grasped [m]
 LIFTING = 0.02
 #: recording and display stand back behind all nodes
-RECORDING_NICENESS = 15
+RECORDING_NICENESS = 7
+#: nodes of the graph
+NODES = ("franka_bridge", "safety_filter", "planner", "perception", "camera", "scene_publisher")
+#: the planner's part on /diagnostics, and the camera's
+PLANNING, IMAGES = "planner: planning", "camera: images"
+#: the arm stands still for this long before the operator resumes it [s]
+BEFORE_RESUME = 1.0
+#: a graph that is there already is discovered within this time [s]
+DISCOVERY = 2.0
 SHOWN_RATES = {
     "camera/image_raw": "camera", "perception/object_pose": "mug pose", "planner/proposal": "plans",
     "safety_filter/certified": "certified", "franka/joint_states": "joints",
@@ -46,7 +59,8 @@ SHOWN_RATES = {
 
 @dataclass(frozen=True)
 class DemoOptions:
-    """What to run. ``timeout`` counts from the first certified plan, ``start_timeout`` from the start [s]."""
+    """What to run. ``timeout`` counts from the first certified plan, ``start_timeout`` from the start [s]. ``resumes``: how often
+    the demo acts as the operator and resumes a stopped arm."""
 
     out: Path
     scene: str
@@ -55,6 +69,7 @@ class DemoOptions:
     timeout: float = 40.0
     start_timeout: float = 120.0
     backend: str = "mujoco"
+    resumes: int = 2
     render: bool = True
 
 
@@ -72,6 +87,8 @@ def stage(live: Live) -> str:
         return "looking for the mug"
     if not live.certified:
         return "making the first plan"
+    if live.parts.get(PLANNING, (0, "", {}))[1].startswith(RETREAT):
+        return RETREAT
     return "under backup, planning on" if live.mode == "BACKUP" else "on the way"
 
 
@@ -105,13 +122,15 @@ def panel(live: Live, elapsed: float, complaints: Sequence[str] = ()) -> Panel:
 
 
 class Watch:
-    """Decides when the demo is over."""
+    """Decides when the demo is over and when the operator resumes. ``stops``: why the arm was stopped before each resume."""
 
     def __init__(self, options: DemoOptions) -> None:
         self.options = options
         self.began = time.monotonic()
+        self.stops: list[str] = []
         self._moving_since = math.inf
         self._lifted_since = math.inf
+        self._stopped_since = math.inf
 
     def elapsed(self) -> float:
         """Since the start [s]."""
@@ -126,7 +145,7 @@ class Watch:
             self._lifted_since = min(self._lifted_since, now)
         if now - self._lifted_since > AFTERWARDS:
             return DONE
-        if live.mode in ("STOPPED", "FAULT"):
+        if live.mode == "FAULT" or (live.mode == "STOPPED" and len(self.stops) >= self.options.resumes):
             return f"the arm was stopped: {live.mode_text}"
         if now - self._moving_since > self.options.timeout:
             return f"the mug was not lifted within {self.options.timeout:.0f} s"
@@ -134,10 +153,21 @@ class Watch:
             return f"no plan was certified within {self.options.start_timeout:.0f} s"
         return ""
 
+    def resume_due(self, live: Live) -> bool:
+        """Whether the arm has been stopped long enough for an operator to look and resume; asked when it is not over."""
+        now = time.monotonic()
+        self._stopped_since = min(self._stopped_since, now) if live.mode == "STOPPED" else math.inf
+        return now - self._stopped_since > BEFORE_RESUME
 
-def _follow(options: DemoOptions, launched: Launched, recorder: Recorder, console: Console) -> str:
+    def resumed(self, why: str) -> None:
+        """The operator has resumed."""
+        self.stops.append(why)
+        self._stopped_since = math.inf
+
+
+def _follow(watch: Watch, launched: Launched, recorder: Recorder, console: Console) -> str:
     """Show what goes on until it is over; returns why it is."""
-    watch, told = Watch(options), ""
+    told = ""
     screen = Screen(console=console, refresh_per_second=4, transient=False) if console.is_terminal else None
     try:
         if screen is not None:
@@ -150,6 +180,7 @@ def _follow(options: DemoOptions, launched: Launched, recorder: Recorder, consol
                 complaints = launched.complaints() if waiting else []
                 picture = panel(live, watch.elapsed(), complaints) if screen is not None else None
                 line = f"{watch.elapsed():6.1f} s  {doing}; {live.certified} certified, {live.refused.total()} rejected"
+                due, stopped = not why and watch.resume_due(live), live.mode_text
             if screen is not None and picture is not None:
                 screen.update(picture)
             elif doing != told:
@@ -157,6 +188,11 @@ def _follow(options: DemoOptions, launched: Launched, recorder: Recorder, consol
                 told = doing
             if why:
                 return "\n  ".join([why, *([] if why == DONE else launched.complaints())])
+            if due:
+                granted, answer = operator.resume()
+                console.print(f"{watch.elapsed():6.1f} s  operator resumes: {answer}", highlight=False, markup=False)
+                if granted:
+                    watch.resumed(stopped)
             if launched.ended():
                 tail = "\n  ".join(launched.last_lines())
                 raise ConfigError(f"the graph ended by itself; its log {launched.log} ends with\n  {tail}")
@@ -172,6 +208,22 @@ def _resident(live: Live) -> dict[str, float]:
         if name.endswith(": process") and "rss_mb" in values:
             found[name.removesuffix(": process")] = float(values["rss_mb"])
     return found
+
+
+def _alone(recorder: Recorder) -> None:
+    """Raise ConfigError when another graph is up in this ROS domain: the two would play each other's trajectories."""
+    limit = time.monotonic() + DISCOVERY
+    while time.monotonic() < limit:
+        others = [name for name in recorder.others() if name.rsplit("/", 1)[-1] in NODES]
+        if others:
+            where = f"ROS_DOMAIN_ID = {os.environ.get('ROS_DOMAIN_ID', '0')}"
+            raise ConfigError(f"{where}: {', '.join(others)} run there already; end them, or choose another domain")
+        time.sleep(0.1)
+
+
+def _terminated(number: int, frame: FrameType | None) -> None:
+    """End as after Ctrl-C: the graph is brought down first."""
+    raise KeyboardInterrupt
 
 
 def run(options: DemoOptions, console: Console) -> int:
@@ -193,14 +245,18 @@ def run(options: DemoOptions, console: Console) -> int:
     what = f"scene {scene.name}, sampler {options.sampler}, seed {options.seed}"
     console.print(f"{what}; results go to {options.out}", highlight=False)
     environment = {"TANDEM_CERTIFICATE_KEY": secrets.token_hex(32)}
-    with (
-        Recorder(options.out / "topics") as recorder,
-        Launched(file, arguments, options.out / "launch.log", environment) as launched,
-    ):
-        give_way(RECORDING_NICENESS)
-        why = _follow(options, launched, recorder, console)
+    signal.signal(signal.SIGTERM, _terminated)
+    with Recorder(options.out / "topics") as recorder:
+        _alone(recorder)
+        watch = Watch(options)
+        with Launched(file, arguments, options.out / "launch.log", environment) as launched:
+            give_way(RECORDING_NICENESS)
+            why = _follow(watch, launched, recorder, console)
+    images = recorder.live.parts.get(IMAGES, (0, "", {}))[2]
     meta = {
         "task": "mug", "method": options.sampler, "seed": options.seed, "source": "ros", "scene": scene.name, "ended": why,
+        "operator_resumes": len(watch.stops), "stopped_because": "; ".join(watch.stops),
+        "camera_hz": float(images["rate_hz"]) if "rate_hz" in images else None,
         "rss_mb": _resident(recorder.live), "rss_mb_max": max(_resident(recorder.live).values(), default=None),
     }
     console.print("reading the recording, auditing it, writing the report ...", highlight=False)
@@ -221,11 +277,15 @@ def finish(options: DemoOptions, scene: MugScene, meta: dict[str, Any], console:
     console.print(audit_table(results))
     good = bool(figures["safe_success"]) and all(c.passed for c in results)
     console.print(Text(str(figures["verdict"]), style="bold green" if good else "bold red"))
+    if meta.get("stopped_because"):
+        console.print(f"stopped, and resumed by the operator: {meta['stopped_because']}", markup=False, highlight=False)
     if meta.get("ended") not in (None, DONE):
         console.print(str(meta["ended"]), markup=False, highlight=False)
     facts = [f"{figures['certified']} of {figures['plans']} plans certified"]
     if figures["plan_ms_p50"] is not None:
         facts.append(f"plan {figures['plan_ms_p50']:.0f} ms median, {figures['plan_ms_p95']:.0f} ms at 95 %")
+    if meta.get("camera_hz") is not None:
+        facts.append(f"camera {meta['camera_hz']:.0f} Hz")
     if figures["rtf"] is not None:
         facts.append(f"real-time factor {figures['rtf']}")
     console.print("; ".join(facts), highlight=False)

@@ -81,12 +81,15 @@ def demo(
     sampler: Annotated[str, typer.Option(help="Sampler configuration: a name in config/samplers.")] = "default",
     seed: Annotated[int, typer.Option(min=0, help="Places the mug and seeds the planner.")] = 0,
     timeout: Annotated[float, typer.Option(min=1.0, help="Give up so long after the first certified plan [s].")] = 40.0,
+    resumes: Annotated[
+        int, typer.Option(min=0, help="Act as the operator: resume the arm this often after it was stopped; the report says so.")
+    ] = 2,
     render: Annotated[bool, typer.Option(help="Pictures and animation in the report.")] = True,
 ) -> None:
     """The main job: the simulated arm picks up the mug among obstacles; a recording, an audit and a report at the end."""
     from tandem.cli.demo import DemoOptions, run
 
-    options = DemoOptions(out or default_run_folder("demo"), scene, sampler, seed, timeout, render=render)
+    options = DemoOptions(out or default_run_folder("demo"), scene, sampler, seed, timeout, resumes=resumes, render=render)
     raise typer.Exit(run(options, console))
 
 

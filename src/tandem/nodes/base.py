@@ -30,7 +30,7 @@ from rclpy.timer import Timer
 from tandem.core import config
 from tandem.core.config import setting
 from tandem.core.errors import ConfigError, TandemError
-from tandem.nodes import messages
+from tandem.nodes import messages, transport
 from tandem.nodes.diagnostics import rss_mb
 from tandem.nodes.priority import give_way
 
@@ -255,6 +255,7 @@ class TandemNode(LifecycleNode):
 
 def run(make: Callable[[], TandemNode]) -> int:
     """Main function of every node: 0 when asked to end, 2 on a configuration that cannot work."""
+    transport.prepare()
     rclpy.init(args=sys.argv)
     node: TandemNode | None = None
     try:

@@ -33,7 +33,7 @@ class CameraSettings(NodeSettings):
     scene: str = setting("empty.yaml", "scene file, in config/scenes or a path; the same as the bridge's")
     view: str = setting("camera", "which camera of the scene", choices=("camera", "overview"))
     niceness: int = setting(10, "how far the process stands back for others when CPUs are short", lo=0, hi=19)
-    rate: float = setting(15.0, "images", unit="Hz", lo=1.0, hi=60.0)
+    rate: float = setting(12.0, "images", unit="Hz", lo=1.0, hi=60.0)
     frame: str = setting("camera_optical_frame", "frame of the images: x right, y down, z forward")
 
 

@@ -35,6 +35,8 @@ from std_msgs.msg import String
 from trajectory_msgs.msg import JointTrajectory
 from visualization_msgs.msg import MarkerArray
 
+from tandem.nodes import transport
+
 log = logging.getLogger(__name__)
 JPEG_QUALITY = 85
 
@@ -64,7 +66,7 @@ class Topic:
 
 
 TOPICS = (
-    Topic("camera/image_raw", Image, reliable=False, rate=10.0),
+    Topic("camera/image_raw", Image, reliable=False, rate=6.0),
     Topic("camera/camera_info", CameraInfo, reliable=False, rate=1.0),
     Topic("camera/pose", PoseStamped, latched=True),
     Topic("perception/object_pose", PoseWithCovarianceStamped, reliable=False),
@@ -136,6 +138,7 @@ class Recorder:
     def __enter__(self) -> Recorder:
         self._writer = Writer(self.folder, version=9, storage_plugin=StoragePlugin.MCAP)
         self._writer.open()
+        transport.prepare()
         rclpy.init(args=[], context=self._context, domain_id=self._domain)
         self._node = Node("recorder", namespace=self._namespace, context=self._context)
         for topic in self._topics:
@@ -157,6 +160,14 @@ class Recorder:
         if self._writer is not None:
             self._writer.close()
             self._writer = None
+
+    def others(self) -> list[str]:
+        """Full names of the other nodes in the domain, as far as discovery knows."""
+        if self._node is None:
+            return []
+        own = self._node.get_fully_qualified_name()
+        found = (f"{space.rstrip('/')}/{name}" for name, space in self._node.get_node_names_and_namespaces())
+        return sorted({name for name in found if name != own})
 
     def _spin(self) -> None:
         assert self._executor is not None

@@ -16,6 +16,8 @@ from tandem.tasks.mug.config import MugConfig
 
 Array = NDArray[np.float64]
 
+#: said of plans that move back from a mug that is not where it was believed to be
+RETREAT = "moving back to look again"
 #: the hand's distance from the mug's axis point at this height decides whether it hides the mug [m]
 ABOVE = np.array([0.0, 0.0, 0.08])
 

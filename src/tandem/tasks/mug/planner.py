@@ -24,14 +24,11 @@ from tandem.robots.model import ArmModel, load_arm
 from tandem.safety import BackupFamily, Bounds, load_bounds, pack_scene
 from tandem.tasks.mug.chunks import decode, encode_condition, present_step
 from tandem.tasks.mug.config import MugConfig, load_mug_config
-from tandem.tasks.mug.memory import MugMemory, retreat_chunks
+from tandem.tasks.mug.memory import RETREAT, MugMemory, retreat_chunks
 from tandem.tasks.mug.policy import load_policy
 from tandem.tasks.mug.problem import Heads, MugProblem
 
 Array = NDArray[np.float64]
-
-#: said of plans that move back from a mug that is not where it was believed to be
-RETREAT = "moving back to look again"
 
 
 @dataclass(frozen=True)
