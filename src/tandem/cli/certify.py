@@ -50,15 +50,15 @@ def read_scene(name: str, table: bool) -> Scene:
 def cases(source: Path, scene: str | None, table: bool, topic: str, namespace: str) -> list[Case]:
     """What is to be certified.
 
-    A recording's folder gives the trajectories on ``topic``, each against the obstacles heard until then, unless ``scene`` names
-    others. Anything else is a file for :func:`tandem.core.plan_file.load_plans` and needs ``scene``.
+    A recording (folder or MCAP file) gives the trajectories on ``topic``, each against the obstacles heard until then, unless
+    ``scene`` names others. Anything else is a file for :func:`tandem.core.plan_file.load_plans` and needs ``scene``.
 
     Raises:
         ConfigError, InputError: nothing to certify, unreadable, no scene.
     """
-    if not source.is_dir():
+    if not source.is_dir() and source.suffix != ".mcap":
         if not source.is_file():
-            raise ConfigError(f"{source}: no such file; accepted: a plan file (.json, .yaml, .npz) or a recording's folder")
+            raise ConfigError(f"{source}: no such file; accepted: a plan file (.json, .yaml, .npz) or a recording")
         if scene is None:
             raise ConfigError("--scene: missing: the scene file that the plan is certified against (empty.yaml: the table alone)")
         obstacles = read_scene(scene, table)

@@ -95,7 +95,7 @@ def demo(
 
 @app.command()
 def certify(
-    source: Annotated[Path, typer.Argument(help="A plan file (.json, .yaml, .npz: times, q, v, a) or a recording's folder.")],
+    source: Annotated[Path, typer.Argument(help="A plan file (.json, .yaml, .npz: times, q, v, a) or a recording.")],
     scene: Annotated[str | None, typer.Option(help="Scene file: a path, or a name that `tandem scenes` lists.")] = None,
     robot: Annotated[str, typer.Option(help="Arm model in config/robots.")] = "fr3",
     bounds: Annotated[str, typer.Option(help="Safety bounds in config/safety.")] = "default",

@@ -71,7 +71,7 @@ def _read(path: Path) -> Any:
             return yaml.safe_load(path.read_text(encoding="utf-8"))
     except (OSError, ValueError, yaml.YAMLError, EOFError) as error:
         raise ConfigError(f"{path}: cannot be read: {error}") from error
-    raise ConfigError(f"{path}: accepted: files that end in {', '.join(SUFFIXES)}, or a recording's folder")
+    raise ConfigError(f"{path}: accepted: files that end in {', '.join(SUFFIXES)}, or a recording")
 
 
 def _plan(data: Any, where: str, name: str) -> tuple[str, Trajectory]:
