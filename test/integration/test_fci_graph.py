@@ -32,7 +32,7 @@ def server() -> Iterator[FciServer]:
 
 
 def options(**values: object) -> str:
-    return json.dumps({"ip": HOST, "realtime": False, "gripper": False, **values})
+    return json.dumps({"ip": HOST, "realtime": False, "gripper": False, "answer_within": 60.0, **values})
 
 
 def test_moves_stops_and_goes_on(server: FciServer, graph: Graph) -> None:

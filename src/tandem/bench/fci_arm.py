@@ -37,6 +37,7 @@ def simulated_loop(arm: ArmModel, ip: str, *, patient: bool = False, **options: 
     config = replace(config, max_drift=MAX_DRIFT)
     if not patient:
         return config
+    config.backend_options["answer_within"] = 60.0
     executor = replace(config.executor, stale_after=1.0, latch_step=1.0)
     return replace(config, executor=executor, max_drift=60.0, owner_timeout=20.0)
 
@@ -153,9 +154,13 @@ class Driver:
                     continue
                 at = max(switch + 0.5 if state.mode is Mode.HEAD else 0.0, state.stamp + self._lead)
                 plan = self._wanderer.plan(self.client.commitment(), state.stamp, at)
-                if plan is not None and self.client.submit(plan).accepted:
+                if plan is None:
+                    continue
+                self.played.append(plan)  # also where the answer does not come: it may be played
+                if self.client.submit(plan).accepted:
                     switch = at
-                    self.played.append(plan)
+                else:
+                    self.played = [p for p in self.played if p is not plan]  # arrays do not compare
             except FastLoopError:
                 continue  # the one who looks after the loop sees that for itself
 
@@ -168,8 +173,8 @@ class Driver:
         self._allowed.clear()
 
     def forget(self) -> None:
-        """Begin a new list of what was played."""
-        self.played = []
+        """Begin a new list of what was played; what may still be playing stays in it."""
+        self.played = self.played[-3:]
 
     def close(self) -> None:
         """End the thread, not the loop."""

@@ -113,7 +113,7 @@ class FciServer:
     def __init__(
         self, host: str = "127.0.0.1", patience: float = 0.0, prefix: tuple[str, ...] = (), options: tuple[str, ...] = ()
     ) -> None:
-        self.host = host
+        self.host, self.patience = host, patience
         self._command = [
             *prefix, str(server_python()), str(share_dir() / "tools" / "fci_server" / "serve.py"),
             "--host", host, "--patience", str(patience), *options,

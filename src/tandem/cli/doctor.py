@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import importlib.metadata
+import importlib.util
 import json
 import os
 import platform
@@ -149,6 +150,29 @@ def _limit(which: int, enough: int, unit: int = 1) -> tuple[bool, str]:
     return value >= enough, f"limit {value // unit}"
 
 
+def check_clock() -> Finding:
+    """Whether this clock is kept true: two machines share switch times."""
+    advice = "only for two machines: run chrony or systemd-timesyncd on both"
+    asked = (["chronyc", "-n", "tracking"], "Leap status     : Normal"), (["timedatectl", "show"], "NTPSynchronized=yes")
+    for command, good in asked:
+        if shutil.which(command[0]):
+            try:
+                done = subprocess.run(command, capture_output=True, text=True, timeout=5, check=False)
+            except subprocess.TimeoutExpired:
+                continue
+            if done.returncode == 0:
+                fine = good in done.stdout
+                return judged(fine, "clock", f"{command[0]}: {'synchronised' if fine else 'not synchronised'}", advice)
+    return Finding("warn", "clock", "nothing here says whether it is synchronised", advice)
+
+
+def check_fci() -> list[Finding]:
+    """What drives a real arm."""
+    if importlib.util.find_spec("pylibfranka") is None:
+        return [Finding("warn", "libfranka", "no pylibfranka", "only for a real arm: ./tandem.sh setup")]
+    return [Finding("ok", "libfranka", f"pylibfranka {importlib.metadata.version('pylibfranka')}")]
+
+
 def check_real_time() -> list[Finding]:
     """What a real arm needs (1 kHz in time); simulation does without, so nothing here is a failure."""
     preempt = _read("/sys/kernel/realtime") == "1" or "PREEMPT_RT" in platform.version()
@@ -159,6 +183,10 @@ def check_real_time() -> list[Finding]:
     out.append(judged(fine, "real-time priority", text, limits.format("rtprio 99'")))
     fine, text = _limit(resource.RLIMIT_MEMLOCK, 512 * 2**20, 2**20)
     out.append(judged(fine, "locked memory [MB]", text, limits.format("memlock unlimited'")))
+    isolated = _read("/sys/devices/system/cpu/isolated")
+    advice = "only for a real arm: boot with isolcpus=N nohz_full=N rcu_nocbs=N, start with cpu:=N (docs/hardware.md)"
+    out.append(judged(bool(isolated), "isolated CPUs", isolated or "none", advice))
+    out.append(check_clock())
     governors = {_read(str(p)) for p in Path("/sys/devices/system/cpu").glob("cpu[0-9]*/cpufreq/scaling_governor")}
     if governors:
         advice = "only for a real arm: cpupower frequency-set -g performance"
@@ -240,7 +268,7 @@ def check_kernels() -> list[Finding]:
 
 
 CHECKS: tuple[Callable[[], list[Finding]], ...] = (
-    check_versions, check_machine, check_models, check_configuration, check_kernels, check_real_time,
+    check_versions, check_machine, check_models, check_configuration, check_kernels, check_real_time, check_fci,
 )
 SLOW_CHECKS: tuple[Callable[[], list[Finding]], ...] = (check_ros, check_rendering)
 

@@ -243,6 +243,8 @@ class FciBackend:
         if self._control is None:
             self._armed = self._ready and command.mode < Mode.STOPPING
             return
+        if time.monotonic() - self._wall > self.options.answer_within:
+            return  # held up in between: the next state tells how many cycles are lost
         try:
             self._control.writeOnce(self._message(command))
         except Exception as error:

@@ -90,6 +90,9 @@ class FciOptions:
     grasp_force: float = setting(20.0, "force of such a grasp", unit="N", lo=1.0, hi=70.0)
     gripper_speed: float = setting(0.1, "speed of the fingers' distance", unit="m/s", lo=0.01, hi=0.2)
     min_success_rate: float = setting(0.8, "share of answered cycles below which the arm is stopped", lo=0.0, hi=1.0)
+    answer_within: float = setting(
+        0.001, "a command later than this after its state is not sent: the arm has gone on", unit="s", lo=2e-4, hi=60.0
+    )
     connect_timeout: float = setting(3.0, "how long the controller may take to answer", unit="s", lo=0.1, hi=60.0)
     gripper_timeout: float = setting(
         15.0, "how long the hand may take to answer, its process's start included", unit="s", lo=1.0, hi=60.0

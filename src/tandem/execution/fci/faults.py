@@ -49,8 +49,8 @@ def connection_text(ip: str, error: str) -> str:
             server, library = int(versions[1]), int(versions[2])
             older = "the arm's system software (in Desk)" if server < library else "pylibfranka (requirements.lock)"
             detail = f"the arm at {ip} speaks version {server} of the interface, this library version {library}"
-            return f"{detail}: update {older}; the compatibility table is in docker/README.md"
-        return f"the arm at {ip} speaks another version of the interface ({said}); the compatibility table is in docker/README.md"
+            return f"{detail}: update {older}; the compatibility table is in docs/hardware.md"
+        return f"the arm at {ip} speaks another version of the interface ({said}); the compatibility table is in docs/hardware.md"
     if "realtime" in error.lower():
         return (
             f"{said}: a real arm needs a PREEMPT_RT kernel and the right to real-time priority (./tandem.sh doctor); "
