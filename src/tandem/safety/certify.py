@@ -46,9 +46,9 @@ class BatchVerdict:
     """Verdicts on B trajectories.
 
     Attributes:
-        code: (B,) numbers of :data:`REASONS`. clearance: (B,) [m] a signed lower bound; tight only with ``full=True``
-        (otherwise 0
-            when certified, the violated bound when not; -inf when refused before any geometry).
+        code: (B,) numbers of :data:`REASONS`. clearance: (B,) [m] a lower bound of the distance; negative: the overlap of the
+            deepest ball; tight only with ``full=True`` (otherwise 0 when certified, the violated bound when not; -inf when
+            refused before any geometry).
         time: (B,) [s] of the worst case. link: (B,) index of the link. other: (B,) index of the
             obstacle, -2 - index of the other link where the arm is nearest to itself, -1 where there is neither.
         links, obstacles: names.

@@ -41,7 +41,7 @@ class Played:
 
     Attributes:
         motions: how many were checked. certified: of these. contacts: certified ones that touched.
-        above: clearances above a true distance. margin: least true distance of a certified one [m].
+        above: positive clearances above a true distance. margin: least true distance of a certified one [m].
         gaps: (motions,) true distance minus clearance [m].
     """
 
@@ -152,7 +152,8 @@ def play(
             least = min(least, meshes.clearance(scene, frames[i]), _hulls_apart(meshes, frames[i], hulls))
         certified += verdict.certified
         contacts += verdict.certified and least <= 0.0
-        above += verdict.clearance > least
+        # overlaps are measured differently: the verdict's by the deepest ball, the meshes' by the way out
+        above += verdict.clearance > max(least, 0.0)
         margin = min(margin, least) if verdict.certified else margin
         gaps.append(least - verdict.clearance)
     return Played(len(gaps), certified, contacts, above, margin, np.array(gaps))
