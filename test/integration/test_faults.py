@@ -79,6 +79,7 @@ def test_obstacle_data_stop_coming(graph: Graph) -> None:
     graph.wait(lambda: graph.said("safety_filter: scene", "at most", lost), "the reason is shown")
     graph.ear.obstacles = ball(FAR_AWAY)
     graph.wait(graph.moving, "the arm goes on")
+    resume_works(graph)
     graph.assert_only_certified()
 
 
@@ -118,6 +119,7 @@ def test_measured_joints(graph: Graph, tmp_path: Path, fault: str, text: str) ->
     marker.unlink()
     assert graph.call("franka/resume").success
     graph.wait(graph.moving, "the arm goes on")
+    resume_works(graph)
     graph.assert_only_certified()
 
 
@@ -203,6 +205,13 @@ def test_bad_proposals_are_refused(graph: Graph) -> None:
     assert int(graph.ear.status["accepted"]) == 0
     graph.propose(a_plan(graph))
     graph.wait(graph.moving, "a good one is played")
+    assert graph.call("franka/stop").success
+    graph.wait(lambda: graph.mode() == "STOPPED", "the operator's stop latches")
+    graph.propose(a_plan(graph))
+    assert graph.call("franka/resume").success
+    graph.wait(lambda: graph.mode() == "IDLE" and graph.at_rest(), "the arm rests after resume until a new plan comes")
+    graph.propose(a_plan(graph))
+    graph.wait(graph.moving, "a good one is played after resume")
     graph.assert_only_certified()
 
 

@@ -10,9 +10,11 @@ import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+import cv2
 import numpy as np
 from diagnostic_msgs.msg import DiagnosticStatus
 from geometry_msgs.msg import PoseStamped
+from numpy.typing import NDArray
 from sensor_msgs.msg import CameraInfo, Image
 from std_msgs.msg import Float64MultiArray
 
@@ -34,7 +36,30 @@ class CameraSettings(NodeSettings):
     view: str = setting("camera", "which camera of the scene", choices=("camera", "overview"))
     niceness: int = setting(10, "how far the process stands back for others when CPUs are short", lo=0, hi=19)
     rate: float = setting(12.0, "images", unit="Hz", lo=1.0, hi=60.0)
+    noise: float = setting(
+        1.0, "sensor noise, standard deviation in grey levels; a camera without noise cannot be told from a frozen one", lo=0.0,
+        hi=20.0,
+    )
     frame: str = setting("camera_optical_frame", "frame of the images: x right, y down, z forward")
+
+
+class SensorNoise:
+    """Noise of a camera's sensor: cut at a random place, for each image, from a table made once."""
+
+    SHIFTS = 64
+
+    def __init__(self, deviation: float, height: int, width: int, seed: int = 0) -> None:
+        self._rng = np.random.default_rng(seed)
+        self._size = height, width
+        table = self._rng.normal(0.0, deviation, (height + self.SHIFTS, width + self.SHIFTS, 3))
+        whole = np.rint(table)
+        self._more, self._less = (np.clip(x, 0, 255).astype(np.uint8) for x in (whole, -whole))
+
+    def add(self, image: NDArray[np.uint8]) -> NDArray[np.uint8]:
+        """(H, W, 3) of the size given, with noise; saturates."""
+        y, x = self._rng.integers(0, self.SHIFTS, 2)
+        part = np.s_[y : y + self._size[0], x : x + self._size[1]]
+        return np.asarray(cv2.subtract(cv2.add(image, self._more[part]), self._less[part]), dtype=np.uint8)
 
 
 class CameraNode(TandemNode):
@@ -59,6 +84,8 @@ class CameraNode(TandemNode):
 
         self._world = MugWorld(s.scene)
         self._matrix = self._world.camera_matrix(s.view)
+        view = self._world.scene.camera if s.view == "camera" else self._world.scene.overview
+        self._noise = SensorNoise(s.noise, view.height, view.width) if s.noise > 0.0 else None
         self._newest: Float64MultiArray | None = None
         self._rendered = float("-inf")
         self._worlds, self._images = Meter(), Meter()
@@ -102,6 +129,8 @@ class CameraNode(TandemNode):
             self._images.reject(self.now(), "sim/world", str(error))
             return
         image = self._world.render(self.settings.view)
+        if self._noise is not None:
+            image = self._noise.add(image)
         self._rendered = stamp
         self._image.publish(messages.image_to_msg(image, stamp, self.settings.frame))
         height, width = image.shape[:2]

@@ -48,7 +48,7 @@ class PerceptionSettings(NodeSettings):
     max_image_age: float = setting(0.5, "images older than this on arrival are not used", unit="s", lo=0.01, hi=10.0)
     silent_after: float = setting(1.0, "time without a pose after which diagnostics show an error", unit="s", lo=0.05, hi=60.0)
     max_identical: int = setting(
-        0, "identical images in a row that count as a frozen camera; 0: off (a simulated camera has no noise)", lo=0, hi=1000
+        5, "identical images in a row that count as a frozen camera (every sensor has noise); 0: off", lo=0, hi=1000
     )
     publish_debug_image: bool = setting(False, "publish perception/debug_image with the detected markers drawn in")
 
