@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import dataclasses
 import importlib.util
+import json
 import logging
 import math
 import multiprocessing
@@ -26,7 +27,7 @@ from numpy.typing import NDArray
 
 from tandem.bench import zonopy_check
 from tandem.bench.reach import random_motions
-from tandem.bench.table import write_table
+from tandem.bench.table import commit, write_table
 from tandem.core.errors import InputError
 from tandem.robots.model import ArmModel, load_arm, load_chain, robot_config
 from tandem.robots.urdf import Shape
@@ -39,13 +40,16 @@ from tandem.safety.soundness import moving_ball, rounding_touches
 Array = NDArray[np.float64]
 Row = dict[str, Any]
 T = TypeVar("T")
+Stage = Callable[[], list[Row]]
 log = logging.getLogger(__name__)
 
 #: mean difference of true and certified clearance that is aimed at, at 100 intervals of a motion of 1 s [mm]
 GAP_TARGET = 25.0
 #: motions of one piece of work: pieces are seeded one by one, so that the number of workers changes nothing
-PIECE, PIECE_PLAYED = 25, 20
+PIECE, PIECE_PLAYED = 25, 8
 TRACKING = (0.0, 0.004, 0.05)
+#: motions played out in each setting
+MOTIONS = 400
 
 
 @dataclass(frozen=True)
@@ -147,14 +151,52 @@ def _mutations(search: Search) -> list[Row]:
     ]
 
 
+class _Kept:
+    """Rows already made, in ``rows.json``: a long search goes on where it was stopped, given the same settings and commit."""
+
+    def __init__(self, out: Path, settings: list[Any], resume: bool) -> None:
+        self.file, self.settings = out / "rows.json", settings
+        self.rows: dict[str, list[Row]] = {}
+        if resume and self.file.is_file():
+            data = json.loads(self.file.read_text(encoding="utf-8"))
+            self.rows = data["rows"] if data.get("settings") == settings else {}
+
+    def stage(self, name: str, make: Stage) -> list[Row]:
+        """The rows of a stage: those kept, or made now and kept."""
+        if name not in self.rows:
+            self.rows[name] = make()
+            text = json.dumps({"settings": self.settings, "rows": self.rows}, indent=1)
+            self.file.write_text(text + "\n", encoding="utf-8")
+        return self.rows[name]
+
+
+def _stages(search: Search, samples: int, scale: int, pool: ProcessPoolExecutor | None) -> list[tuple[str, Stage]]:
+    """What is run, in order."""
+    motions, bounds = MOTIONS // scale, load_bounds()
+    hundred = dataclasses.replace(bounds, interval=0.01, levels=0)
+    stages: list[tuple[str, Stage]] = [("occupancy", lambda: [_occupancy(search, samples // scale, pool)])]
+    if zonopy_check.available():
+        rng = np.random.default_rng([search.seed, 5])
+        stages.append(("zonopy", lambda: [zonopy_check.containment(*_arm(search.robot), 20 // scale + 2, rng)]))
+    if importlib.util.find_spec("coal") is not None:
+        for name, numbers, moving in (
+            ("moving obstacles, against meshes", bounds, True), ("standing obstacles, against meshes", bounds, False),
+            ("the same at 100 intervals", hundred, False),
+        ):
+            stages.append((name, lambda n=name, b=numbers, m=moving: [_played(search, b, m, motions, pool, n)]))  # type: ignore[misc]
+    return [*stages, ("bounds switched off", lambda: _mutations(search))]
+
+
 def run(
-    out: Path, quick: bool, samples: float = 1e7, adversarial: bool = True, robot: str = "fr3", workers: int = 1, seed: int = 0
+    out: Path, quick: bool, samples: float = 1e7, adversarial: bool = True, robot: str = "fr3", workers: int = 1, seed: int = 0,
+    resume: bool = False,
 ) -> int:
     """Run the search; writes ``table.json`` and ``table.md`` to ``out``.
 
     Args:
         quick: a fiftieth of the samples. samples: mesh points tried. adversarial: worst-case states, not uniform ones.
         robot: arm in config/robots. workers: processes; the result does not depend on them. seed: of everything.
+        resume: keep the stages that are finished in ``out``, if settings and commit are the same.
 
     Returns:
         0 when nothing escaped or touched and every mutation was found, else 1.
@@ -164,29 +206,22 @@ def run(
     """
     if not samples >= 1.0 or workers < 1:
         raise InputError(f"soundness: samples = {samples}, workers = {workers}: both must be at least 1")
-    begin = time.perf_counter()
+    begin, scale = time.perf_counter(), 50 if quick else 1
     search = Search(robot, seed, adversarial)
-    scale = 50 if quick else 1
+    out.mkdir(parents=True, exist_ok=True)
+    kept = _Kept(out, [samples, adversarial, robot, seed, quick, commit()], resume)
     notes = [
         "bound_used: greatest motion of a ball as a share of its bound (1: the bound is met exactly, above: it is wrong). "
-        "violations: points outside, or clearances above a true distance."
+        "violations: points outside, or clearances above a true distance.",
+        f"gap: true distance minus certified clearance; aim: at most {GAP_TARGET:.0f} mm on average at 100 intervals. With "
+        "moving obstacles the worst motion of the obstacle is not always found." if importlib.util.find_spec("coal") is not None
+        else "Without coal: certified motions were not checked against the meshes.",
     ]
+    rows: list[Row] = []
     pool = ProcessPoolExecutor(workers, mp_context=multiprocessing.get_context("spawn")) if workers > 1 else None
     try:
-        rows = [_occupancy(search, int(samples) // scale, pool)]
-        if zonopy_check.available():
-            rows.append(zonopy_check.containment(*_arm(robot), 20 // scale + 2, np.random.default_rng([seed, 5])))
-        if importlib.util.find_spec("coal") is not None:
-            motions, bounds = 1000 // scale, load_bounds()
-            rows.append(_played(search, bounds, True, motions, pool, "moving obstacles, against meshes"))
-            rows.append(_played(search, bounds, False, motions, pool, "standing obstacles, against meshes"))
-            hundred = dataclasses.replace(bounds, interval=0.01, levels=0)
-            rows.append(_played(search, hundred, False, motions, pool, "the same at 100 intervals"))
-            notes.append(f"gap: true distance minus certified clearance; aim: at most {GAP_TARGET:.0f} mm on average at 100 "
-                         "intervals. With moving obstacles the worst motion of the obstacle is not always found.")
-        else:
-            notes.append("Without coal: certified motions were not checked against the meshes.")
-        rows += _mutations(search)
+        for name, make in _stages(search, int(samples), scale, pool):
+            rows += kept.stage(name, make)
     finally:
         if pool is not None:
             pool.shutdown(cancel_futures=True)

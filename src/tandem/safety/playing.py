@@ -150,10 +150,10 @@ def play(
         for i in range(times):
             scene, hulls = displaced(seen, balls[i], float(at[i]), latency, rng, 0.1 * (i % 4))
             least = min(least, meshes.clearance(scene, frames[i]), _hulls_apart(meshes, frames[i], hulls))
-        certified += verdict.certified
-        contacts += verdict.certified and least <= 0.0
+        certified += int(verdict.certified)
+        contacts += int(verdict.certified and least <= 0.0)
         # overlaps are measured differently: the verdict's by the deepest ball, the meshes' by the way out
-        above += verdict.clearance > max(least, 0.0)
+        above += int(verdict.clearance > max(least, 0.0))
         margin = min(margin, least) if verdict.certified else margin
         gaps.append(least - verdict.clearance)
     return Played(len(gaps), certified, contacts, above, margin, np.array(gaps))

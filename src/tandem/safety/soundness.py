@@ -69,5 +69,5 @@ def rounding_touches(arm: ArmModel, pad: float, count: int = 300, seed: int = 5)
             good = certify(ball, t.times, t.q[None], t.v[None], t.a[None], scene, bounds).certified[0]
             lo, hi = (size, hi) if good else (lo, size)
         apart = sum((Fraction(a) - Fraction(b)) ** 2 for a, b in zip((x, y, z), center, strict=True))
-        touching += apart < (Fraction(lo) + Fraction(radius)) ** 2
+        touching += int(apart < (Fraction(lo) + Fraction(radius)) ** 2)
     return touching
