@@ -29,10 +29,10 @@ def commanded(lost: int, seed: int, smooth: bool) -> tuple[np.ndarray, np.ndarra
     The oracle of the interface: while nothing comes the last backward difference of the second order is kept and integrated.
     """
     rng = np.random.default_rng(seed)
-    k = rng.uniform(-3.0, 3.0, 7)
+    k = rng.uniform(0.5, 3.5) * rng.choice([-1.0, 1.0], 7)
     plan = BackupFamily().trajectory(np.zeros(7), np.zeros(7), np.zeros(7), k)
     q, v, a = plan.sample(np.arange(1, 1400) * PERIOD)
-    begin = 495 + int(rng.integers(0, 60))  # about where the acceleration changes
+    begin = 490 + int(rng.integers(0, 60))  # about where the acceleration changes
     rejoin, out = Rejoin(7), list(q[:begin])
     for _ in range(lost):
         dv = (out[-1] - 2.0 * out[-2] + out[-3]) / PERIOD
@@ -52,19 +52,19 @@ def within_limits(q: np.ndarray) -> bool:
     return bool(acceleration.max() <= ACCELERATION and jerk.max() <= JERK)
 
 
-@pytest.mark.parametrize("lost", [1, 2, 5, 10, 15, 19])
+@pytest.mark.parametrize("lost", [1, 2, 3, 4, 5, 6, 7, 8, 10, 15, 19])
 def test_the_way_back_after_lost_cycles_keeps_the_limits(lost: int) -> None:
     broken = 0
-    for seed in range(20):
+    for seed in range(40):
         q, certified, count = commanded(lost, seed, smooth=True)
         assert within_limits(q)
         np.testing.assert_array_equal(q[-300:], certified[-300:])
-        assert np.abs(q - certified).max() < 1e-3
+        assert np.abs(q - certified).max() < FARTHEST
         if count == 0:
             np.testing.assert_array_equal(q[560 + lost :], certified[560 + lost :])
         broken += not within_limits(commanded(lost, seed, smooth=False)[0])
     if lost >= 10:
-        assert broken > 10, "without smoothing the arm would have stopped with a reflex"
+        assert broken > 20, "without smoothing the arm would have stopped with a reflex"
     if lost == 1:
         assert broken == 0 and commanded(1, 0, smooth=True)[2] == 0, "short gaps change nothing of what was certified"
 

@@ -67,9 +67,11 @@ class Rejoin:
             False when they are too far apart to go on.
         """
         (rq, rv, ra), (q, v, a) = reference, target
-        velocity = (q - rq) / PERIOD
-        acceleration = (velocity - rv) / PERIOD
-        jerk = (acceleration - ra) / PERIOD
+        # a jump back is felt for three cycles: into it, out of it, and in the jerk once more
+        steps = np.arange(3)[:, None] * PERIOD
+        behind = np.stack([rq - 2.0 * rv * PERIOD + ra * PERIOD**2, rq - rv * PERIOD, rq])
+        path = np.concatenate([behind, q + v * steps + 0.5 * a * steps**2])
+        acceleration, jerk = np.diff(path, 2, axis=0) / PERIOD**2, np.diff(path, 3, axis=0) / PERIOD**3
         if np.abs(acceleration).max() <= ACCELERATION and np.abs(jerk).max() <= JERK:
             self._coefficients = None
             return True
@@ -87,6 +89,8 @@ class Rejoin:
             third = np.abs(np.diff(second, axis=0)).max() / (tau[1, 0, 0] - tau[0, 0, 0])
             if np.abs(second).max() <= max(FADE_ACCELERATION, 1.05 * np.abs(bend).max()) and third <= FADE_JERK:
                 break
+        if np.abs((coefficients * tau ** np.arange(6)[:, None]).sum(1)).max() > FARTHEST:
+            return False
         self._coefficients, self._elapsed, self._duration = coefficients, 0.0, float(duration)
         self.count += 1
         return True
