@@ -65,6 +65,9 @@ class FrankaBridgeSettings(NodeSettings):
     filter_silence: float = setting(0.3, "silence of the safety filter that counts as an error", unit="s", lo=0.05, hi=10.0)
     priority: int = setting(50, "SCHED_FIFO priority to ask for; 0: none", lo=0, hi=98)
     cpu: int = setting(-1, "CPU of the fast loop; -1: any", lo=-1, hi=4095)
+    owner_timeout: float = setting(
+        0.5, "silence of this node at which the fast loop stops the arm; mujoco: at least 3", unit="s", lo=0.05, hi=60.0
+    )
     max_drift: float = setting(
         0.05, "fci: how far the arm's clock may fall behind in motion; more only in simulation", unit="s", lo=1e-3, hi=60.0
     )
@@ -152,11 +155,12 @@ class FrankaBridgeNode(TandemNode):
         else:
             executor = ExecutorConfig.for_arm(arm, tracking)
             config = LoopConfig(backend=entry, backend_options=options, executor=executor, priority=s.priority, cpu=s.cpu)
+        config = dataclasses.replace(config, owner_timeout=s.owner_timeout)
         if s.backend == "mujoco":
             # simulated time stands still while the loop is held up: on a busy machine it may catch up instead of stopping, and
             # this process may be slow while the whole graph starts beside it
             executor = dataclasses.replace(executor, latch_step=0.5)
-            config = dataclasses.replace(config, executor=executor, catch_up=200, owner_timeout=3.0)
+            config = dataclasses.replace(config, executor=executor, catch_up=200, owner_timeout=max(3.0, s.owner_timeout))
         self._client = FastLoopClient(config, self._key)
         self._client.start()
 
