@@ -437,7 +437,7 @@ class FciBackend:
 
     def reset(self, request: dict[str, Any], now: float) -> BackendState:
         """Raises BackendError: a real arm cannot be put somewhere."""
-        raise BackendError("a real arm cannot be reset; move it there (tandem home)")
+        raise BackendError("a real arm cannot be reset; guide it there by hand, or plan a motion")
 
     def close(self) -> None:
         """End the motion where the arm stands, let go of arm and gripper; may be called again."""
