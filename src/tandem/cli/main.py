@@ -107,8 +107,9 @@ def certify(
     """Certify plans from a file (or a recording's proposals): feasible or not, clearance, the worst case, digest."""
     from tandem.cli.certify import run
 
-    options = {"scene": scene, "robot": robot, "bounds": bounds, "table": table, "topic": topic, "namespace": namespace}
-    raise typer.Exit(run(source, console, as_json=as_json, **options))
+    raise typer.Exit(run(
+        source, console, scene=scene, robot=robot, bounds=bounds, table=table, topic=topic, namespace=namespace, as_json=as_json
+    ))
 
 
 @app.command()
