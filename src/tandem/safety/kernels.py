@@ -1162,10 +1162,10 @@ def lane_limits(joint: Array, times: Array, zero: Array, unit: Array, k: Array, 
 
 
 @njit(cache=True, error_model="numpy")
-def lane_position(segment: Array, times: Array, d: int, t: float, s: float) -> float:
-    """Position at time ``t`` in the segment that holds time ``s``, of the motion with ``segment`` (5, n, 4)."""
+def lane_position(segment: Array, times: Array, d: int, t: float) -> float:
+    """Position of joint ``d`` at time ``t`` of the motion with ``segment`` (5, n, 4)."""
     i = 0
-    while i < segment.shape[0] - 1 and times[i + 1] <= s:
+    while i < segment.shape[0] - 1 and times[i + 1] <= t:
         i += 1
     return cubic(segment[i, d, 0], segment[i, d, 1], segment[i, d, 2], segment[i, d, 3], t - times[i])
 
@@ -1246,7 +1246,7 @@ def lane_place(
     mid = 0.5 * (t0 + t1)
     for d in range(joint.shape[0]):
         at = row(d)
-        q0, q1 = lane_position(zero, times, d, mid, mid), lane_position(unit, times, d, mid, mid)
+        q0, q1 = lane_position(zero, times, d, mid), lane_position(unit, times, d, mid)
         for x in range(LANES):
             centre[at + x] = q0 + q1 * k[at + x]
             chord[at + x] = 0.0
@@ -1503,7 +1503,7 @@ def lane_touch(
     link, s = int(ball[i, 4]), killer[0] - offset
     for d in range(link):
         to = row(d)
-        q0, q1 = lane_position(zero, times, d, s, s), lane_position(unit, times, d, s, s)
+        q0, q1 = lane_position(zero, times, d, s), lane_position(unit, times, d, s)
         for x in range(LANES):
             centre[to + x] = q0 + q1 * k[to + x]
     lane_frames(joint, centre, lanes.turn, lanes.axes, lanes.origin, link)
