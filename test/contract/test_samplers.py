@@ -362,6 +362,25 @@ def test_cut_short_by_the_deadline_the_best_pair_so_far_comes_back(name: str) ->
     assert time.perf_counter() - started < budget + 0.3
 
 
+def test_steered_takes_longer_steps_rather_than_an_average_over_modes(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Time for a part of the passes only, and a potential that likes what lies between the modes: the plan is still at a mode."""
+    clock = [0.0]
+    monkeypatch.setattr(time, "perf_counter", lambda: clock[0])
+
+    class Timed(MixtureDenoiser):
+        def clean(self, x: Tensor, i: int, cond: Tensor) -> Tensor:
+            clock[0] += 0.02
+            return super().clean(x, i, cond)
+
+    problem = PairProblem(lambda x, k: (-4.0 * x**2 - (k - 0.5) ** 2).sum(-1))
+    sampler = small("steered", particles=16, looks=3)
+    for seed in range(4):
+        r = draw(sampler, problem, Timed([[-0.8], [0.8]], 0.04, steps=30), seed, deadline=clock[0] + 0.02 * 16)
+        assert not r.complete and r.met_deadline and r.feasible and r.x is not None
+        assert r.counters.network_rows < sampler.network_rows(30)
+        assert abs(abs(float(r.x)) - 0.8) < 0.2
+
+
 @pytest.mark.parametrize("name", sampler_names())
 def test_counters_are_right(name: str) -> None:
     problem, denoiser = gaussian()

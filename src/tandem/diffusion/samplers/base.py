@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import dataclasses
+import math
 import time
 from abc import ABC, abstractmethod
 from pathlib import Path
@@ -46,6 +47,10 @@ class Run:
     def expired(self, ahead: float = 0.0) -> bool:
         """Whether the deadline has passed, or will within ``ahead`` [s]."""
         return self._deadline is not None and time.perf_counter() + ahead >= self._deadline
+
+    def left(self) -> float:
+        """Time until the deadline [s]; infinite without one."""
+        return math.inf if self._deadline is None else self._deadline - time.perf_counter()
 
     def in_time(self) -> bool:
         """Whether the deadline has not passed yet."""

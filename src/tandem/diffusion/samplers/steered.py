@@ -81,6 +81,23 @@ class _Population:
         self.log_w = torch.zeros_like(self.log_w)
 
 
+#: what a look is taken to cost before the first one, in network passes
+LOOK_COSTS = 4.0
+
+
+@dataclass
+class _Pace:
+    """Times of one network pass and of one look lately [s]; 0 before the first."""
+
+    network: float = 0.0
+    look: float = 0.0
+
+
+def smoothed(before: float, now: float) -> float:
+    """Exponential average; ``before`` = 0: none yet."""
+    return now if before == 0.0 else 0.7 * before + 0.3 * now
+
+
 @register
 class Steered(Sampler[SteeredConfig]):
     """Twisted SMC over (x, k) in one reverse pass."""
@@ -100,25 +117,44 @@ class Steered(Sampler[SteeredConfig]):
         kept, rough = Archive(), Archive()
         looks = self._look_levels(schedule)
         drawn: Pairs | None = None
-        complete, took = True, 0.0
-        for i in range(schedule.steps, 0, -1):
-            started = time.perf_counter()
-            if run.expired(ahead=took):
+        complete, i, pace = True, schedule.steps, _Pace()
+        while i > 0:
+            if run.expired(ahead=pace.network):
                 complete = False
                 break
+            to = self._next_level(run, i, looks, pace)
+            complete &= to == i - 1
+            started = time.perf_counter()
             x0 = run.clean(p.x, i)
-            if i in looks:
+            pace.network = smoothed(pace.network, time.perf_counter() - started)
+            if any(to < level <= i for level in looks):
+                started = time.perf_counter()
                 best, drawn = self._weigh(run, p, self._look(run, p.x, x0, i), i)
                 (kept if i <= c.archive_steps else rough).add(best)
                 x0 = self._resample(run, p, x0, i)
-            p.x = step(schedule, p.x, x0, i, i - 1, 1.0, run.generator)
-            took = max(took, time.perf_counter() - started)
+                pace.look = smoothed(pace.look, time.perf_counter() - started)
+            p.x, i = step(schedule, p.x, x0, i, to, 1.0, run.generator), to
         if drawn is None:
             return finish(run, None, None, False)
         if c.selection == "sample" and complete and bool((p.log_w > -torch.inf).any()):
             return finish(run, drawn, int(run.categorical(p.log_w)), complete)
         archive = rough if not complete and not kept.has_feasible() else kept
         return self._best(run, archive.pairs if archive.pairs is not None else drawn, drawn, complete)
+
+    def _next_level(self, run: Run, i: int, looks: frozenset[int], pace: _Pace) -> int:
+        """The level after ``i``: the next one, or further on where the deadline leaves no time for all of them.
+
+        Clean estimates of a high level are averages over modes, of no use as plans: it is better to take fewer, longer steps down
+        to level 1 (where the last look is) than to break off above it.
+        """
+        left = run.left()
+        if math.isinf(left) or pace.network == 0.0 or i == 1:
+            return i - 1
+        ahead = sum(level <= i for level in looks)
+        look = pace.look if pace.look > 0.0 else LOOK_COSTS * pace.network
+        affordable = int((left - (ahead + 1) * look) / pace.network)  # one more look's worth for the choice at the end
+        stride = math.ceil((i - 1) / max(affordable - 1, 1))
+        return max(1, i - (stride if pace.look > 0.0 else min(stride, 2)))  # no great leap on a guess
 
     def _look_levels(self, schedule: Schedule) -> frozenset[int]:
         """Levels at which the potential is evaluated: evenly spread over those with enough signal, 1 always among them."""
