@@ -87,15 +87,15 @@ LOOK_COSTS = 4.0
 
 @dataclass
 class _Pace:
-    """Times of one network pass and of one look lately [s]; 0 before the first."""
+    """Times of one network pass and of one look lately [s]; none before the first."""
 
-    network: float = 0.0
-    look: float = 0.0
+    network: float | None = None
+    look: float | None = None
 
 
-def smoothed(before: float, now: float) -> float:
-    """Exponential average; ``before`` = 0: none yet."""
-    return now if before == 0.0 else 0.7 * before + 0.3 * now
+def smoothed(before: float | None, now: float) -> float:
+    """Exponential average."""
+    return now if before is None else 0.7 * before + 0.3 * now
 
 
 @register
@@ -119,7 +119,7 @@ class Steered(Sampler[SteeredConfig]):
         drawn: Pairs | None = None
         complete, i, pace = True, schedule.steps, _Pace()
         while i > 0:
-            if run.expired(ahead=pace.network):
+            if run.expired(ahead=pace.network or 0.0):
                 complete = False
                 break
             to = self._next_level(run, i, looks, pace)
@@ -148,13 +148,13 @@ class Steered(Sampler[SteeredConfig]):
         to level 1 (where the last look is) than to break off above it.
         """
         left = run.left()
-        if math.isinf(left) or pace.network == 0.0 or i == 1:
+        if math.isinf(left) or not pace.network or i == 1:
             return i - 1
         ahead = sum(level <= i for level in looks)
-        look = pace.look if pace.look > 0.0 else LOOK_COSTS * pace.network
+        look = LOOK_COSTS * pace.network if pace.look is None else pace.look
         affordable = int((left - (ahead + 1) * look) / pace.network)  # one more look's worth for the choice at the end
         stride = math.ceil((i - 1) / max(affordable - 1, 1))
-        return max(1, i - (stride if pace.look > 0.0 else min(stride, 2)))  # no great leap on a guess
+        return max(1, i - (min(stride, 2) if pace.look is None else stride))  # no great leap on a guess
 
     def _look_levels(self, schedule: Schedule) -> frozenset[int]:
         """Levels at which the potential is evaluated: evenly spread over those with enough signal, 1 always among them."""
