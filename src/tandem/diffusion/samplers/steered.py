@@ -153,7 +153,7 @@ class Steered(Sampler[SteeredConfig]):
         ahead = sum(level <= i for level in looks)
         look = LOOK_COSTS * pace.network if pace.look is None else pace.look
         affordable = int((left - (ahead + 1) * look) / pace.network)  # one more look's worth for the choice at the end
-        stride = math.ceil((i - 1) / max(affordable - 1, 1))
+        stride = math.ceil((i - 1) / max(affordable - 2, 1))  # this pass, and one to spare
         return max(1, i - (min(stride, 2) if pace.look is None else stride))  # no great leap on a guess
 
     def _look_levels(self, schedule: Schedule) -> frozenset[int]:
