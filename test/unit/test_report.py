@@ -115,3 +115,11 @@ def test_a_report_with_pictures(tmp_path: Path) -> None:
         assert name in page and (tmp_path / name).stat().st_size > 500
     assert (tmp_path / "episode.webp").stat().st_size < 4_000_000
     assert "pose of the mug with a standard deviation" in page
+
+
+def test_a_failed_audit_is_no_success(record: EpisodeRecord, tmp_path: Path) -> None:
+    for passed, badge in ((True, "success"), (False, "audit failed")):
+        meta = {**record.meta, "audit_passed": passed, "audit": ["FAILED: tracking: 5 < mrad"]}
+        report.write(replace(record, meta=meta), tmp_path, render=False)
+        page = (tmp_path / "index.html").read_text()
+        assert f">{badge}</" in page and "FAILED: tracking: 5 &lt; mrad" in page

@@ -41,13 +41,14 @@ def write(record: EpisodeRecord, folder: Path, *, render: bool = True, files: di
         sections += _rendered(record, folder)
     elif len(record.time):
         sections.append("<p>Without pictures of the scene: this machine could not draw them.</p>")
-    sections += [_plots(record, folder, render), _plans(record), _files(files or {})]
+    sections += [_plots(record, folder, render), _plans(record), _audit(record), _files(files or {})]
     page = Template(resources.files("tandem.bench").joinpath("report.html").read_text(encoding="utf-8"))
-    good = bool(figures["safe_success"])
+    audited = figures.get("audit_passed") is not False  # None: a run that has no recording to audit
+    good = bool(figures["safe_success"]) and audited
     (folder / "index.html").write_text(
         page.substitute(
             title=html.escape(f"Tandem: {verdict(record)}"), verdict=html.escape(verdict(record)),
-            badge="good" if good else "bad", badge_text="success" if good else "not a success",
+            badge="good" if good else "bad", badge_text="success" if good else "not a success" if audited else "audit failed",
             subtitle=_subtitle(record), tiles=_tiles(figures), body="\n".join(s for s in sections if s),
         ),
         encoding="utf-8",
@@ -171,6 +172,12 @@ def _plans(record: EpisodeRecord) -> str:
     heads = "".join(f"<th>{h}</th>" for h in head) + '<th class="text">verdict</th>'
     table = f'<div class="scroll"><table><thead><tr>{heads}</tr></thead><tbody>{"".join(rows)}</tbody></table></div>'
     return f"<h2>Plans</h2>{table}" if rows else ""
+
+
+def _audit(record: EpisodeRecord) -> str:
+    rows = record.meta.get("audit") or []
+    items = "".join(f"<li>{html.escape(str(row))}</li>" for row in rows)
+    return f"<h2>Audit of the recording</h2><ul>{items}</ul>" if items else ""
 
 
 def _files(files: dict[str, str]) -> str:

@@ -267,7 +267,9 @@ def finish(options: DemoOptions, scene: MugScene, meta: dict[str, Any], console:
     """From the recording in ``options.out``: audit, report, verdict."""
     heard = recording.read(options.out / "topics")
     results = audit.audit(heard, load_arm("fr3"), load_bounds("default"), at_rest=False)
-    record: EpisodeRecord = recording.to_record(heard, scene, {**meta, "audit_passed": all(c.passed for c in results)})
+    audited = [f"{'ok' if c.passed else 'FAILED'}: {c.subject}: {c.text}" for c in results]
+    passed = all(c.passed for c in results)
+    record: EpisodeRecord = recording.to_record(heard, scene, {**meta, "audit_passed": passed, "audit": audited})
     backend = checks.working_gl()[0] if options.render else ""
     files = {
         "topics/": "the topics as a rosbag2 folder with MCAP storage, for ros2 bag, Foxglove, PlotJuggler",
