@@ -22,6 +22,7 @@ class MugConfig:
     cutoff: float = setting(14.0, "waypoints are followed up to this frequency", unit="rad/s", lo=1.0, hi=100.0)
     deviation: float = setting(0.05, "largest distance of head and waypoints", unit="m", lo=0.001, hi=1.0)
     backup_peak: float = setting(2.0, "k = 1 stands for this acceleration", unit="rad/s^2", lo=0.01, hi=20.0)
+    barrier_margin: float = setting(0.02, "clearance that barrier functions ask for at waypoints", unit="m", lo=0.0, hi=0.5)
     temperature: float = setting(0.005, "lambda in V = exp(-J / lambda)", unit="rad^2", lo=1e-6, hi=1e3)
     tail_penalty: float = setting(
         0.05, "added to J where the plan's own tail (after the head) is not clear of obstacles", unit="rad^2", lo=0.0, hi=1e3

@@ -22,7 +22,7 @@ from tandem.diffusion.samplers import Sampler, load_sampler
 from tandem.robots.kinematics import tcp_pose
 from tandem.robots.model import ArmModel, load_arm
 from tandem.safety import BackupFamily, Bounds, load_bounds, pack_scene
-from tandem.tasks.mug.chunks import decode, encode_condition, present_step
+from tandem.tasks.mug.chunks import decode, encode_condition, encode_steps, present_step
 from tandem.tasks.mug.config import MugConfig, load_mug_config
 from tandem.tasks.mug.memory import RETREAT, MugMemory, retreat_chunks
 from tandem.tasks.mug.policy import load_policy
@@ -61,6 +61,7 @@ class MugPlanner:
     max_candidates: int = 64
     _memory: MugMemory = field(init=False)
     _plans: int = field(default=0)
+    _last: tuple[float, Array, Array] | None = None
 
     def __post_init__(self) -> None:
         self._memory = MugMemory(self.config)
@@ -99,7 +100,7 @@ class MugPlanner:
 
     def reset(self, seed: int) -> None:
         """Forget the mug and start the random sequence of ``seed``."""
-        self.seed, self._plans, self._memory = seed, 0, MugMemory(self.config)
+        self.seed, self._plans, self._memory, self._last = seed, 0, MugMemory(self.config), None
 
     def resumed(self) -> None:
         """An operator resumed after a stop: if the hand is at the mug it moves back, and the mug is looked at again."""
@@ -151,6 +152,7 @@ class MugPlanner:
             mug, present_step(condition), commitment.state_at(switch_time), self.denoiser.normalise_cond(raw),
             np.random.default_rng(stream),
         )
+        problem.previous = self._previous(mug, switch_time)
         return problem, generator
 
     def _retreat(
@@ -184,12 +186,25 @@ class MugPlanner:
                 k = self._backup(problem, chosen, result)
                 trajectory, widths = problem.trajectory(chosen, 0, k, width)
                 head = float(chosen.times[-1])
+                self._last = (switch_time, chosen.poses[0], chosen.width[0])
                 proposal = Proposal(trajectory, widths, switch_time, head, name=f"{self.sampler.name}-{self._plans}")
                 after = np.linspace(head, trajectory.duration, 12)
                 backup = tcp_pose(self.arm, trajectory.sample(after)[0])[:, :3, 3]
                 reason = "planned"
         candidates = self._candidates(problem, result, chosen, backup)
         return PlanResult(proposal, candidates, counters, (time.perf_counter() - began) * 1e3, reason, float(result.cost))
+
+    def _previous(self, mug: Array, switch_time: float) -> torch.Tensor | None:
+        """(H, 10) the last proposal's waypoints that still lie ahead of ``switch_time``, its last one kept; None without any."""
+        if self._last is None:
+            return None
+        began, poses, width = self._last
+        shift = round((switch_time - began) / self.config.dt)
+        if not 0 <= shift < len(poses):
+            return None
+        index = np.minimum(np.arange(len(poses)) + shift, len(poses) - 1)
+        steps = encode_steps(mug, poses[index], width[index])
+        return torch.as_tensor(steps, dtype=self.denoiser.dtype, device=self.denoiser.device)
 
     def _backup(self, problem: MugProblem, chosen: Heads, result: SampleResult) -> Array:
         """(n,) the backup to propose [rad/s^2]: the sampler's, or a better one found for its chunk."""

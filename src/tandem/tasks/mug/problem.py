@@ -9,6 +9,8 @@ A chunk whose inverse kinematics fails, jumps branch or breaks a limit is infeas
 
 from __future__ import annotations
 
+import copy
+import dataclasses
 from dataclasses import dataclass
 from typing import Any
 
@@ -19,12 +21,14 @@ from numpy.typing import NDArray
 from tandem.core.spline import head_knots
 from tandem.core.trajectory import Trajectory
 from tandem.core.types import Counters
+from tandem.diffusion.constraints import hinge_cost, onto_barrier
 from tandem.diffusion.problem import PotentialGrid
 from tandem.robots.inverse import IkStatus, solve_chunk
 from tandem.robots.kinematics import tcp_pose
 from tandem.robots.model import ArmModel
 from tandem.safety import BackupFamily, Bounds, GridVerdict, PackedScene, certify, certify_grid, certify_pairs
 from tandem.safety.kernels import COLLISION, SELF
+from tandem.tasks.mug.barrier import waypoint_barrier
 from tandem.tasks.mug.chunks import decode
 from tandem.tasks.mug.config import MugConfig
 
@@ -96,11 +100,14 @@ class MugProblem:
         packed: obstacles, timed so that 0 is the switch time. mug: (4, 4) pose.
         present: (10,) the step at the switch time. state: q, v, a (n,) there.
         cond: (C,) normalised conditioning; its device and dtype are the samplers'.
+
+        ``previous``: (H, 10) the last plan, shifted to now, for samplers that keep to it; None until it is set.
         """
         self.arm, self.family, self.bounds, self.config, self.packed = arm, family, bounds, config, packed
         self.mug, self.present, self.state, self.cond, self.rng = mug, present, state, cond, rng
         self.horizon, self.dim, self.k_dim = config.horizon, 10, len(arm.joint_names)
         self.counters = Counters()
+        self.previous: torch.Tensor | None = None
 
     # --- prior over k: uniform on the box -----------------------------------------------------------------------------------
     def sample_k(self, count: int, generator: torch.Generator) -> torch.Tensor:
@@ -183,6 +190,29 @@ class MugProblem:
     def pairs(self, heads: Heads, k: torch.Tensor) -> PotentialGrid:
         """V on own backups: k (N, P, n) -> (N, P)."""
         return self._potential(heads, k.detach().cpu().numpy().astype(np.float64) * self.config.backup_peak, own=True)
+
+    # --- what some samplers ask for beside V -------------------------------------------------------------------------------
+    def barrier(self, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """The arm's clearance less the margin at every waypoint of ``x`` (N, H, 10): (N, H, 1) [m] and gradient (N, H, 1, 10)."""
+        margin = self.bounds.min_clearance + self.config.barrier_margin
+        chunk = x.detach().cpu().numpy().astype(np.float64)
+        value, gradient = waypoint_barrier(self.arm, self.packed, self.config, self.mug, self.state[0], chunk, margin)
+        tensor: dict[str, Any] = {"device": self.cond.device, "dtype": torch.float64}
+        return torch.as_tensor(value[..., None], **tensor), torch.as_tensor(gradient[:, :, None], **tensor)
+
+    def guidance(self, x: torch.Tensor) -> torch.Tensor:
+        """(N,) how much clearance ``x`` (N, H, 10) lacks, summed over waypoints [m]; differentiable in x."""
+        return hinge_cost(self, x)
+
+    def project(self, x: torch.Tensor) -> torch.Tensor:
+        """``x`` (N, H, 10) with waypoints that lack clearance moved along its gradient until they do not."""
+        return onto_barrier(self, x, rounds=3)
+
+    def tightened(self, margin: float) -> MugProblem:
+        """The same problem with ``margin`` [m] more clearance asked for."""
+        other = copy.copy(self)
+        other.bounds = dataclasses.replace(self.bounds, min_clearance=self.bounds.min_clearance + margin)
+        return other
 
     # --- the model-based module ---------------------------------------------------------------------------------------------
     def least_cost_k(self, heads: Heads, index: int) -> Array:
