@@ -131,7 +131,7 @@ class BenchGroup(ModuleGroup):
 
     modules: typing.ClassVar[dict[str, str]] = {
         name: f"tandem.bench.{name}"
-        for name in ("mug", "modes", "reach", "soundness", "worlds", "perception", "faults", "bridge")
+        for name in ("mug", "modes", "jm2d", "reach", "soundness", "worlds", "perception", "faults", "bridge")
     }
     out: typing.ClassVar[str] = "runs/bench-{name}"
 
@@ -139,5 +139,5 @@ class BenchGroup(ModuleGroup):
 class TrainGroup(ModuleGroup):
     """``tandem train``: the ``train`` module of each task."""
 
-    modules: typing.ClassVar[dict[str, str]] = {"mug": "tandem.tasks.mug.train"}
+    modules: typing.ClassVar[dict[str, str]] = {name: f"tandem.tasks.{name}.train" for name in ("mug", "donut")}
     out: typing.ClassVar[str] = "runs/train-{name}"

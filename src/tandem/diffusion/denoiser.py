@@ -50,7 +50,7 @@ class Normaliser:
 
         Values that (nearly) do not vary keep ``scale = 1`` around their centre, so that noise on them is not blown up.
         """
-        flat = data.reshape(-1, data.shape[-1]).to(torch.float64)
+        flat = data.flatten(0, -2).to(torch.float64)
         if mode == "range":
             low, high = flat.amin(0), flat.amax(0)
             centre, scale = 0.5 * (low + high), 0.5 * (high - low)

@@ -1,0 +1,197 @@
+"""The donut's part of ``tandem bench jm2d``: Fig. 5 (constraint), A.2 (clean estimates), Fig. 2 (paths among obstacles).
+
+Fig. 5: 64 samples of each method under a constraint of which one part lies off the data; *valid* = both points in the
+constraint's set, *valid and in distribution* = on the donut too (tolerance in ``tasks/donut/data.py``). A.2: the same by how
+clean samples are estimated, and the chamfer distance of those estimates to fresh data. Fig. 2: feasible share and path length at
+equal budgets of network rows. The paper gives neither dimensions nor its obstacles: the scenes are ours.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import lru_cache
+from typing import Any
+
+import numpy as np
+import torch
+
+from tandem.bench.jobs import Job, Result
+from tandem.bench.statistics import bootstrap, share
+from tandem.diffusion.denoiser import NetworkDenoiser
+from tandem.diffusion.samplers import make_sampler
+from tandem.diffusion.samplers.base import Run
+from tandem.diffusion.samplers.clean import CleanConfig, clean_chunks
+from tandem.tasks.donut.data import chamfer, in_distribution, pairs
+from tandem.tasks.donut.problem import FIG5_DISKS, ROUNDING, DonutConstraint, DonutScene
+from tandem.tasks.donut.train import load_policy
+
+#: Fig. 5. JM2D without k is conditional generation (Cor. 3); "final" returns x_0 itself, as drawn in the figure
+CONSTRAINT: dict[str, dict[str, Any]] = {
+    "policy": {"method": "policy"},
+    "jm2d": {"method": "conditional", "x_samples": 128, "k_samples": 1},
+    "jm2d_archive": {"method": "conditional", "x_samples": 128, "k_samples": 1, "archive": True},
+    "best_of_n": {"method": "best_of_n", "rows": 41_600, "k_samples": 1, "refine_rounds": 0},
+    "steered": {"method": "steered", "particles": 128, "k_samples": 1, "refine_rounds": 0},
+    "pdm": {"method": "pdm", "k_samples": 1},
+    "dpcc": {"method": "dpcc", "samples": 4, "select": "cost", "k_samples": 1},
+    # ten steps at diffusion time 0: seen from inside a disk its edge is concave, and a linearised barrier oversteps it
+    "safediffuser": {"method": "safediffuser", "extra_steps": 10, "k_samples": 1},
+    "safediffuser_tvs": {"method": "safediffuser", "variant": "time_varying", "extra_steps": 10, "k_samples": 1},
+    "truncation": {"method": "truncation", "k_samples": 1},
+    "guidance": {"method": "guidance", "k_samples": 1},
+    "mpd": {"method": "mpd", "k_samples": 1},
+}
+#: valid and in distribution, or the out-of-distribution share, of 64 in the paper's Fig. 5
+PAPER_VALID = {"jm2d": 60 / 64}
+PAPER_OUT = {"pdm": 31 / 64}
+#: A.2: u steps before Tweedie
+ESTIMATES: dict[str, dict[str, Any]] = {
+    "noisy (u=0)": {"clean": "noisy"}, "Tweedie (u=1)": {"clean": "steps", "clean_steps": 0},
+    "u=2": {"clean": "steps", "clean_steps": 1}, "u=5": {"clean": "steps", "clean_steps": 4},
+    "u=10": {"clean": "steps", "clean_steps": 9}, "full": {"clean": "full"},
+}
+#: Fig. 2, at 5,200 network rows where a method can spend them: JM2D's 16 x 25 x 26 / 2
+JOINT: dict[str, dict[str, Any]] = {
+    "sequential": {"method": "sequential"},
+    "gibbs": {"method": "gibbs", "sweeps": 13, "x_samples": 16, "k_samples": 64},
+    "jm2d": {"method": "jm2d", "x_samples": 16, "k_samples": 64},
+    "jm2d_archive": {"method": "jm2d", "x_samples": 16, "k_samples": 64, "archive": True},
+    "best_of_n": {"method": "best_of_n", "rows": 5_200, "k_samples": 64},
+    "best_of_n_400": {"method": "best_of_n", "rows": 400, "k_samples": 64},
+    "steered": {"method": "steered", "particles": 208, "k_samples": 16},
+    "steered_400": {"method": "steered", "particles": 16, "k_samples": 16},
+}
+OBSTACLES = (4, 10, 16)
+
+
+@lru_cache(maxsize=4)
+def _model(device: str) -> NetworkDenoiser:
+    return load_policy(device)
+
+
+def constraint_sample(settings: dict[str, Any], seed: int, device: str = "cpu") -> Result:
+    """One sample under Fig. 5's constraint."""
+    denoiser, problem = _model(device), DonutConstraint(torch.tensor(FIG5_DISKS), device=device)
+    r = make_sampler(settings).sample(problem, denoiser, generator=torch.Generator(device).manual_seed(seed))
+    assert r.x is not None
+    x = r.x[None]
+    points_out = int((problem.inside(x) < -ROUNDING).sum())
+    return {
+        "x": x.flatten().tolist(), "valid": bool(problem.feasible(x)[0]), "in_distribution": bool(in_distribution(x)[0]),
+        "points_out": points_out, "rows": r.counters.network_rows,
+    }
+
+
+def estimate_quality(settings: dict[str, Any], seed: int, count: int = 256, device: str = "cpu") -> Result:
+    """Chamfer distance to fresh data of clean estimates of ``count`` noised samples, averaged over all noise levels."""
+    denoiser, problem = _model(device), DonutConstraint(torch.tensor(FIG5_DISKS), device=device)
+    generator = torch.Generator(device).manual_seed(seed)
+    run = Run(problem, denoiser, generator, None)
+    data = denoiser.normalise(torch.from_numpy(pairs(count, seed)).to(device))
+    fresh = torch.from_numpy(pairs(4000, seed + 10_000)).to(device).flatten(1)
+    with torch.inference_mode():
+        found = []
+        for i in range(1, denoiser.schedule.steps + 1):
+            x = denoiser.schedule.signal(i) * data + denoiser.schedule.noise(i) * run.noise(count)
+            clean = clean_chunks(run, CleanConfig(**settings), x, i, count)
+            found.append(chamfer(denoiser.denormalise(clean).flatten(1), fresh))
+    return {"chamfer": float(np.mean(found))}
+
+
+def joint_sample(settings: dict[str, Any], obstacles: int, scene: int, seed: int, device: str = "cpu") -> Result:
+    """One plan of Fig. 2's problem: feasible or not, and how long its path is."""
+    denoiser, problem = _model(device), DonutScene(obstacles, scene).problem(device)
+    r = make_sampler(settings).sample(problem, denoiser, generator=torch.Generator(device).manual_seed(seed))
+    on = r.x is not None and bool(in_distribution(r.x[None])[0])
+    return {
+        "feasible": r.feasible, "length": -r.cost if r.feasible else None, "in_distribution": on, "rows": r.counters.network_rows,
+        "evaluations": r.counters.potential_evals,
+    }
+
+
+def jobs(seeds: list[int], samples: int, scenes: int, device: str) -> list[Job]:
+    """Everything to measure; a key says where it belongs."""
+    out = []
+    for seed in seeds:
+        for n in range(samples):
+            own = {"seed": 1000 * seed + n, "device": device}
+            for name, settings in CONSTRAINT.items():
+                out.append(Job(f"donut/constraint/{name}/{seed}/{n}", constraint_sample, {"settings": settings, **own}))
+            for name, settings in ESTIMATES.items():
+                whole = {"method": "conditional", "x_samples": 128, "k_samples": 1, **settings}
+                out.append(Job(f"donut/estimates/{name}/{seed}/{n}", constraint_sample, {"settings": whole, **own}))
+        for name, settings in ESTIMATES.items():
+            quality = {"settings": settings, "seed": seed, "device": device}
+            out.append(Job(f"donut/quality/{name}/{seed}", estimate_quality, quality))
+        for count in OBSTACLES:
+            for scene in range(scenes):
+                for name, settings in JOINT.items():
+                    where = {"settings": settings, "obstacles": count, "scene": scene, "seed": seed, "device": device}
+                    out.append(Job(f"donut/joint/{name}/{count}/{seed}/{scene}", joint_sample, where))
+    return out
+
+
+def rows(results: dict[str, Result]) -> list[dict[str, Any]]:
+    """Table rows of all donut results."""
+    return [*_constraint_rows(results), *_estimate_rows(results), *_joint_rows(results)]
+
+
+def _of(results: dict[str, Result], prefix: str) -> list[Result]:
+    return [r for key, r in results.items() if key.startswith(prefix)]
+
+
+def _share(found: list[Result], test: Callable[[Result], bool]) -> dict[str, float]:
+    return share(sum(map(test, found)), len(found))
+
+
+def _cost(found: list[Result]) -> dict[str, Any]:
+    return {
+        "plan_ms_p50": 1e3 * float(np.median([r["wall_s"] for r in found])),
+        "network_rows": float(np.mean([r["rows"] for r in found])),
+    }
+
+
+def _constraint_rows(results: dict[str, Result]) -> list[dict[str, Any]]:
+    out = []
+    for name in CONSTRAINT:
+        found = _of(results, f"donut/constraint/{name}/")
+        if found:
+            out.append({
+                "task": "donut", "method": name, "condition": "Fig. 5 constraint", "n": len(found),
+                "valid_in_distribution": _share(found, lambda r: r["valid"] and r["in_distribution"]),
+                "paper": PAPER_VALID.get(name), "valid": _share(found, lambda r: r["valid"]),
+                "out_of_distribution": _share(found, lambda r: not r["in_distribution"]), "paper_out": PAPER_OUT.get(name),
+                **_cost(found),
+            })
+    return out
+
+
+def _estimate_rows(results: dict[str, Result]) -> list[dict[str, Any]]:
+    out = []
+    for name in ESTIMATES:
+        found = _of(results, f"donut/estimates/{name}/")
+        quality = _of(results, f"donut/quality/{name}/")
+        if found and quality:
+            out.append({
+                "task": "donut", "method": f"jm2d, {name}", "condition": "A.2 clean estimates", "n": len(found),
+                "valid_in_distribution": _share(found, lambda r: r["valid"] and r["in_distribution"]),
+                "violations": bootstrap([r["points_out"] for r in found]),
+                "chamfer": bootstrap([r["chamfer"] for r in quality]), **_cost(found),
+            })
+    return out
+
+
+def _joint_rows(results: dict[str, Result]) -> list[dict[str, Any]]:
+    out = []
+    for count in OBSTACLES:
+        for name in JOINT:
+            found = _of(results, f"donut/joint/{name}/{count}/")
+            if found:
+                out.append({
+                    "task": "donut", "method": name, "condition": f"Fig. 2, {count} circles", "n": len(found),
+                    "feasible": _share(found, lambda r: r["feasible"]),
+                    "feasible_in_distribution": _share(found, lambda r: r["feasible"] and r["in_distribution"]),
+                    "length": bootstrap([r["length"] for r in found if r["feasible"]]), **_cost(found),
+                    "potential_evals": float(np.mean([r["evaluations"] for r in found])),
+                })
+    return out

@@ -1,0 +1,49 @@
+"""``tandem bench jm2d --quick`` end to end from the shipped weights: tables, plots, resumption; training a few steps."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from tandem.bench import jm2d, jm2d_donut
+from tandem.core.errors import ConfigError, InputError
+from tandem.diffusion.weights import read_manifest
+from tandem.tasks.donut.train import load_policy, run, weights_path
+
+
+def test_quick_bench_makes_every_table_and_resumes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    few = {k: jm2d_donut.CONSTRAINT[k] for k in ("policy", "pdm", "safediffuser")}
+    monkeypatch.setattr(jm2d_donut, "CONSTRAINT", few)
+    monkeypatch.setattr(jm2d_donut, "ESTIMATES", {"noisy (u=0)": {"clean": "noisy"}, "u=2": {"clean": "steps", "clean_steps": 1}})
+    monkeypatch.setattr(jm2d_donut, "JOINT", {k: jm2d_donut.JOINT[k] for k in ("sequential", "best_of_n_400", "steered_400")})
+    monkeypatch.setattr(jm2d_donut, "OBSTACLES", (4,))
+    assert jm2d.run(tmp_path, quick=True) == 0
+    table = json.loads((tmp_path / "table.json").read_text())
+    assert {r["condition"] for r in table["rows"]} == {"Fig. 5 constraint", "A.2 clean estimates", "Fig. 2, 4 circles"}
+    assert all(r["n"] > 0 and r["network_rows"] >= 0.0 for r in table["rows"])
+    pdm = next(r for r in table["rows"] if r["method"] == "pdm")
+    assert pdm["valid"]["mean"] == 1.0 and pdm["paper_out"] == 31 / 64
+    assert (tmp_path / "table.md").is_file() and (tmp_path / "donut_constraint.svg").is_file()
+    lines = (tmp_path / "runs-quick.jsonl").read_text()
+    assert jm2d.run(tmp_path, quick=True) == 0
+    assert (tmp_path / "runs-quick.jsonl").read_text() == lines
+    with pytest.raises(InputError, match="samples = 0"):
+        jm2d.run(tmp_path, samples=0)
+    with pytest.raises(InputError, match="device"):
+        jm2d.run(tmp_path, device="cuda:77")
+
+
+def test_shipped_donut_weights_are_small_and_their_manifest_says_how_they_came(tmp_path: Path) -> None:
+    assert weights_path().stat().st_size < 5_000_000
+    manifest = read_manifest(weights_path())
+    assert manifest["notes"]["task"] == "donut" and "tandem train donut" in manifest["notes"]["command"]
+    assert load_policy().schedule.steps == 25
+    out = run(tmp_path / "donut.safetensors", steps=3)
+    again = run(tmp_path / "again.safetensors", steps=3)
+    assert out.read_bytes() == again.read_bytes()
+    with pytest.raises(InputError, match=r"\.safetensors"):
+        run(tmp_path / "donut.pt", steps=1)
+    with pytest.raises(ConfigError, match="made for"):
+        load_policy(weights=weights_path().with_name("mug.safetensors"))
