@@ -19,7 +19,7 @@ def test_quick_bench_makes_every_table_and_resumes(tmp_path: Path, monkeypatch: 
     monkeypatch.setattr(jm2d_donut, "ESTIMATES", {"noisy (u=0)": {"clean": "noisy"}, "u=2": {"clean": "steps", "clean_steps": 1}})
     monkeypatch.setattr(jm2d_donut, "JOINT", {k: jm2d_donut.JOINT[k] for k in ("sequential", "best_of_n_400", "steered_400")})
     monkeypatch.setattr(jm2d_donut, "OBSTACLES", (4,))
-    assert jm2d.run(tmp_path, quick=True) == 0
+    assert jm2d.run(tmp_path, quick=True, parts="donut") == 0
     table = json.loads((tmp_path / "table.json").read_text())
     assert {r["condition"] for r in table["rows"]} == {"Fig. 5 constraint", "A.2 clean estimates", "Fig. 2, 4 circles"}
     assert all(r["n"] > 0 and r["network_rows"] >= 0.0 for r in table["rows"])
@@ -27,10 +27,12 @@ def test_quick_bench_makes_every_table_and_resumes(tmp_path: Path, monkeypatch: 
     assert pdm["valid"]["mean"] == 1.0 and pdm["paper_out"] == 31 / 64
     assert (tmp_path / "table.md").is_file() and (tmp_path / "donut_constraint.svg").is_file()
     lines = (tmp_path / "runs-quick.jsonl").read_text()
-    assert jm2d.run(tmp_path, quick=True) == 0
+    assert jm2d.run(tmp_path, quick=True, parts="donut") == 0
     assert (tmp_path / "runs-quick.jsonl").read_text() == lines
-    with pytest.raises(InputError, match="samples = 0"):
-        jm2d.run(tmp_path, samples=0)
+    with pytest.raises(InputError, match="seeds = 0"):
+        jm2d.run(tmp_path, seeds=0)
+    with pytest.raises(InputError, match="accepted: one or more of donut"):
+        jm2d.run(tmp_path, parts="donut,doughnut")
     with pytest.raises(InputError, match="device"):
         jm2d.run(tmp_path, device="cuda:77")
 

@@ -38,3 +38,10 @@ def test_table_files_hold_rows_and_meta(tmp_path) -> None:
     text = (tmp_path / "table.md").read_text()
     assert "a note" in text and "0.500 [" in text and "12.3" in text
     assert markdown(rows).splitlines()[0].startswith("| task | method | condition | n |")
+
+
+def test_rows_with_a_table_of_their_own_get_one_each() -> None:
+    text = markdown([{"method": "a", "x": 1}, {"method": "b", "y": 0.5, "table": "Fig. 3"}, {"method": "c", "x": 2}])
+    plain, own = text.split("**Fig. 3**")
+    assert plain == "| method | x |\n|---|---|\n| a | 1 |\n| c | 2 |\n\n"
+    assert own.strip() == "| method | y |\n|---|---|\n| b | 0.500 |"

@@ -10,12 +10,14 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import lru_cache
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 
-from tandem.bench.jobs import Job, Result
+from tandem.bench import jm2d_donut_plots
+from tandem.bench.jobs import Job, Result, Scale
 from tandem.bench.statistics import bootstrap, share
 from tandem.diffusion.denoiser import NetworkDenoiser
 from tandem.diffusion.samplers import make_sampler
@@ -62,6 +64,8 @@ JOINT: dict[str, dict[str, Any]] = {
     "steered_400": {"method": "steered", "particles": 16, "k_samples": 16},
 }
 OBSTACLES = (4, 10, 16)
+NOTES = """Donut: `paper` is Fig. 5's 60 of 64 valid and in distribution, `paper_out` projection's 31 of 64 out of distribution.
+`plan_ms_p50`: one sample on one core. Its dimensions, constraint and obstacles are ours, for the paper gives none."""
 
 
 @lru_cache(maxsize=4)
@@ -109,10 +113,11 @@ def joint_sample(settings: dict[str, Any], obstacles: int, scene: int, seed: int
     }
 
 
-def jobs(seeds: list[int], samples: int, scenes: int, device: str) -> list[Job]:
+def jobs(scale: Scale) -> list[Job]:
     """Everything to measure; a key says where it belongs."""
     out = []
-    for seed in seeds:
+    samples, scenes, device = scale.count(64, 4), scale.count(12, 1), scale.device
+    for seed in scale.seeds:
         for n in range(samples):
             own = {"seed": 1000 * seed + n, "device": device}
             for name, settings in CONSTRAINT.items():
@@ -136,6 +141,12 @@ def rows(results: dict[str, Result]) -> list[dict[str, Any]]:
     return [*_constraint_rows(results), *_estimate_rows(results), *_joint_rows(results)]
 
 
+def plots(out: Path, results: dict[str, Result], table: list[dict[str, Any]]) -> None:
+    """Figures into folder ``out``; ``table``: this part's rows."""
+    jm2d_donut_plots.constraint(out / "donut_constraint.svg", results, list(CONSTRAINT))
+    jm2d_donut_plots.estimates(out / "donut_estimates.svg", table)
+
+
 def _of(results: dict[str, Result], prefix: str) -> list[Result]:
     return [r for key, r in results.items() if key.startswith(prefix)]
 
@@ -157,6 +168,7 @@ def _constraint_rows(results: dict[str, Result]) -> list[dict[str, Any]]:
         found = _of(results, f"donut/constraint/{name}/")
         if found:
             out.append({
+                "table": "Donut under a constraint (Fig. 5)",
                 "task": "donut", "method": name, "condition": "Fig. 5 constraint", "n": len(found),
                 "valid_in_distribution": _share(found, lambda r: r["valid"] and r["in_distribution"]),
                 "paper": PAPER_VALID.get(name), "valid": _share(found, lambda r: r["valid"]),
@@ -173,6 +185,7 @@ def _estimate_rows(results: dict[str, Result]) -> list[dict[str, Any]]:
         quality = _of(results, f"donut/quality/{name}/")
         if found and quality:
             out.append({
+                "table": "Donut, clean estimates (A.2)",
                 "task": "donut", "method": f"jm2d, {name}", "condition": "A.2 clean estimates", "n": len(found),
                 "valid_in_distribution": _share(found, lambda r: r["valid"] and r["in_distribution"]),
                 "violations": bootstrap([r["points_out"] for r in found]),
@@ -188,6 +201,7 @@ def _joint_rows(results: dict[str, Result]) -> list[dict[str, Any]]:
             found = _of(results, f"donut/joint/{name}/{count}/")
             if found:
                 out.append({
+                    "table": "Donut, paths among obstacles (Fig. 2)",
                     "task": "donut", "method": name, "condition": f"Fig. 2, {count} circles", "n": len(found),
                     "feasible": _share(found, lambda r: r["feasible"]),
                     "feasible_in_distribution": _share(found, lambda r: r["feasible"] and r["in_distribution"]),

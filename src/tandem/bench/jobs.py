@@ -32,6 +32,24 @@ class Job:
     arguments: dict[str, Any] = field(default_factory=dict)
 
 
+@dataclass(frozen=True)
+class Scale:
+    """How much a benchmark measures: ``seeds`` of its repetitions, at most ``trials`` of each measurement (0: as many as the
+    benchmark wants), ``quick``: hardly any, on torch's ``device``.
+    """
+
+    seeds: tuple[int, ...]
+    trials: int
+    quick: bool
+    device: str
+
+    def count(self, full: int, quick: int) -> int:
+        """How many of a measurement that is wanted ``full`` times, and ``quick`` times when in a hurry."""
+        if self.quick:
+            return quick
+        return min(self.trials, full) if self.trials else full
+
+
 def read(path: Path) -> dict[str, Result]:
     """What is already measured, by key."""
     done: dict[str, Result] = {}

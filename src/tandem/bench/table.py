@@ -45,19 +45,27 @@ def _cell(value: Any) -> str:
 
 
 def markdown(rows: list[dict[str, Any]]) -> str:
-    """A Markdown table; means with their confidence intervals in brackets."""
-    names = list(dict.fromkeys(k for row in rows for k in row))
+    """Markdown tables; means with their confidence intervals in brackets. Rows that say their ``table`` get one each, with its
+    title.
+    """
+    titles = list(dict.fromkeys(row.get("table", "") for row in rows)) or [""]
+    return "\n".join(_table(title, [row for row in rows if row.get("table", "") == title]) for title in titles)
+
+
+def _table(title: str, rows: list[dict[str, Any]]) -> str:
+    names = list(dict.fromkeys(k for row in rows for k in row if k != "table"))
     names = [k for k in _KEYS if k in names] + [k for k in names if k not in _KEYS]
     lines = ["| " + " | ".join(names) + " |", "|" + "---|" * len(names)]
     lines += ["| " + " | ".join(_cell(row.get(k)) for k in names) + " |" for row in rows]
-    return "\n".join(lines) + "\n"
+    return (f"**{title}**\n\n" if title else "") + "\n".join(lines) + "\n"
 
 
 def write_table(out: Path, rows: list[dict[str, Any]], *, command: str, seeds: list[int], wall_s: float, notes: str = "") -> None:
     """Write ``out/table.json`` and ``out/table.md``.
 
     Args:
-        rows: ``{"task", "method", "condition", "n", <metric>: value or {"mean", "lo", "hi"}}``.
+        rows: ``{"task", "method", "condition", "n", <metric>: value or {"mean", "lo", "hi"}}``, and ``table`` (see
+            :func:`markdown`).
         command: the command that makes the table. wall_s: how long that took [s]. notes: Markdown put under the table.
     """
     out.mkdir(parents=True, exist_ok=True)
