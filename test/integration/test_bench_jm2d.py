@@ -7,10 +7,11 @@ from pathlib import Path
 
 import pytest
 
-from tandem.bench import jm2d, jm2d_donut
+from tandem.bench import jm2d, jm2d_donut, jm2d_maze
 from tandem.core.errors import ConfigError, InputError
 from tandem.diffusion.weights import read_manifest
 from tandem.tasks.donut.train import load_policy, run, weights_path
+from tandem.tasks.maze import episode
 
 
 def test_quick_bench_makes_every_table_and_resumes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -35,6 +36,22 @@ def test_quick_bench_makes_every_table_and_resumes(tmp_path: Path, monkeypatch: 
         jm2d.run(tmp_path, parts="donut,doughnut")
     with pytest.raises(InputError, match="device"):
         jm2d.run(tmp_path, device="cuda:77")
+
+
+def test_quick_maze_plays_every_condition(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    few = {"method": "steered", "particles": 8, "looks": 2, "refine_rounds": 0}
+    monkeypatch.setitem(jm2d_maze.METHODS, "steered", few)
+    monkeypatch.setattr(episode, "LONGEST", 120)
+    assert jm2d.run(tmp_path, quick=True, parts="maze", seed=1000) == 0
+    table = json.loads((tmp_path / "table.json").read_text())["rows"]
+    assert {(r["table"].split("(")[1], r["method"]) for r in table} == {
+        ("Fig. 3)", "policy"), ("Fig. 3)", "rail"), ("Fig. 3)", "steered"), ("Table F.3)", "rail"), ("Table F.3)", "steered"),
+    }
+    assert all(r["violations"]["mean"] == 0.0 for r in table if r["method"] != "policy")
+    rail = next(r for r in table if r["method"] == "rail")
+    assert rail["condition"] == "w = 0.2" and rail["paper_intervention"] == 0.515 and rail["n"] == 1
+    assert "difference_intervention" in next(r for r in table if r["method"] == "steered")
+    assert (tmp_path / "maze_padding.svg").is_file() and (tmp_path / "maze_budget.svg").is_file()
 
 
 def test_shipped_donut_weights_are_small_and_their_manifest_says_how_they_came(tmp_path: Path) -> None:

@@ -142,5 +142,5 @@ class BenchGroup(ModuleGroup):
 class TrainGroup(ModuleGroup):
     """``tandem train``: the ``train`` module of each task."""
 
-    modules: typing.ClassVar[dict[str, str]] = {name: f"tandem.tasks.{name}.train" for name in ("mug", "donut")}
+    modules: typing.ClassVar[dict[str, str]] = {name: f"tandem.tasks.{name}.train" for name in ("mug", "donut", "maze")}
     out: typing.ClassVar[str] = "runs/train-{name}"
