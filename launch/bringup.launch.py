@@ -46,6 +46,7 @@ def arguments() -> list[DeclareLaunchArgument]:
     return [
         declare("backend", "mujoco", "what moves", ["mujoco", "loopback", "gazebo", "hardware"]),
         declare("part", "all", "realtime: bridge and filter alone; planning: the rest", ["all", "realtime", "planning"]),
+        declare("planner", "true", "false: neither planner nor perception; for tandem home and tandem jog", SWITCH),
         declare("sampler", "default", "sampler configuration in config/samplers", SAMPLERS),
         declare("scene", "empty.yaml", "scene file with obstacles, in config/scenes or a path"),
         declare("publish_scene", "true", "publish the scene file's obstacles; false: another node does", SWITCH),
@@ -124,7 +125,13 @@ def generate_launch_description() -> LaunchDescription:
                 condition=IfCondition(NotEqualsSubstitution(LaunchConfiguration("part"), "planning")),
             ),
             GroupAction(
-                [scene_publisher, include("perception.launch.py"), include("planner.launch.py")],
+                [
+                    scene_publisher,
+                    GroupAction(
+                        [include("perception.launch.py"), include("planner.launch.py")],
+                        condition=IfCondition(LaunchConfiguration("planner")),
+                    ),
+                ],
                 condition=IfCondition(NotEqualsSubstitution(LaunchConfiguration("part"), "realtime")),
             ),
             OpaqueFunction(function=recorder, condition=IfCondition(EqualsSubstitution(LaunchConfiguration("record"), "true"))),

@@ -153,6 +153,73 @@ def report(
     console.print(f"{figures['verdict']}\n{target / 'index.html'}", highlight=False, soft_wrap=True)
 
 
+#: options that the operator's tools share
+Namespace = Annotated[str, typer.Option(help="Namespace of the graph.")]
+Speed = Annotated[float, typer.Option(help="Share of the arm's speed, 0.02 .. 1.")]
+TakeOver = Annotated[bool, typer.Option("--take-over", help="Deactivate a planner that is moving the arm; it stays inactive.")]
+
+
+@app.command()
+def home(speed: Speed = 0.3, namespace: Namespace = "", take_over: TakeOver = False) -> None:
+    """Bring the arm of a running graph to its home posture, round obstacles where they are in the way.
+
+    Every motion is certified by the graph's safety filter. Ctrl-C: nothing more is planned, the arm comes to rest by itself.
+    Start a graph for it with `tandem launch bringup planner:=false backend:=...`.
+    """
+    from tandem.cli import operate
+
+    raise typer.Exit(operate.home(console, speed=speed, namespace=namespace, take_over=take_over))
+
+
+@app.command(context_settings={"ignore_unknown_options": True})
+def jog(
+    what: Annotated[str | None, typer.Argument(help="A joint (4), an axis (x, y, z, rx, ry, rz) or gripper.")] = None,
+    amount: Annotated[str | None, typer.Argument(help="How far: 0.1, -5deg (joint, rx ..), 0.02, -20mm (x .., gripper).")] = None,
+    frame: Annotated[str, typer.Option(help="Axes of the base, or of the tool.")] = "base",
+    speed: Speed = 0.1,
+    namespace: Namespace = "",
+    take_over: TakeOver = False,
+) -> None:
+    """Move one joint, the tool, or the gripper of a running graph by a step; without arguments by keys.
+
+    Examples: `tandem jog 4 -5deg`, `tandem jog z 20mm`, `tandem jog rz 0.1 --frame tool`, `tandem jog gripper -0.01`.
+
+    The step is certified by the graph's safety filter before anything moves. What is in the way ends it early, at rest, and is
+    named (exit code 1). A step beyond a limit or out of reach is refused as a whole (exit code 2).
+    """
+    from tandem.cli import operate
+
+    raise typer.Exit(operate.jog(console, what, amount, frame=frame, speed=speed, namespace=namespace, take_over=take_over))
+
+
+@app.command()
+def stop(namespace: Namespace = "") -> None:
+    """Stop the arm of a running graph along its certified path; it stays stopped until `tandem resume`."""
+    from tandem.cli import operate
+
+    raise typer.Exit(operate.trigger(console, "franka/stop", namespace))
+
+
+@app.command()
+def resume(namespace: Namespace = "") -> None:
+    """Confirm, as the operator, that the cause of a stop is gone: the arm takes certified motions again."""
+    from tandem.cli import operate
+
+    raise typer.Exit(operate.trigger(console, "franka/resume", namespace))
+
+
+@app.command()
+def record(
+    out: Annotated[Path | None, typer.Option(help="Folder to make; default runs/record-<date>-<time>.")] = None,
+    duration: Annotated[float, typer.Option(min=0.0, help="How long [s]; 0: until Ctrl-C.")] = 0.0,
+    namespace: Namespace = "",
+) -> None:
+    """Record the topics of a running graph to MCAP (a rosbag2 folder), until Ctrl-C; `tandem audit` and Foxglove read it."""
+    from tandem.cli.record import run
+
+    raise typer.Exit(run(console, out or default_run_folder("record"), duration=duration, namespace=namespace))
+
+
 @app.command(context_settings={"allow_extra_args": True, "ignore_unknown_options": True})
 def launch(
     ctx: typer.Context,
