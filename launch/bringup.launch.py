@@ -44,7 +44,7 @@ def arguments() -> list[DeclareLaunchArgument]:
         return DeclareLaunchArgument(name, default_value=default, description=description, choices=choices)
 
     return [
-        declare("backend", "mujoco", "what moves", ["mujoco", "loopback", "gazebo", "hardware"]),
+        declare("backend", "mujoco", "what moves", ["mujoco", "loopback", "gazebo", "hardware", "ros2_control"]),
         declare("part", "all", "realtime: bridge and filter alone; planning: the rest", ["all", "realtime", "planning"]),
         declare("planner", "true", "false: neither planner nor perception; for tandem home and tandem jog", SWITCH),
         declare("sampler", "default", "sampler configuration in config/samplers", SAMPLERS),
@@ -58,7 +58,7 @@ def arguments() -> list[DeclareLaunchArgument]:
         declare("record_dir", "", "folder to make for the recording; empty: ./tandem_<date>_<time>"),
         declare("realtime", "false", "run the fast loop with real-time priority", SWITCH),
         declare("cpu", "-1", "CPU of the fast loop; -1: any"),
-        declare("robot_ip", "", "address of the arm's controller, for backend:=hardware"),
+        declare("robot_ip", "", "address of the arm's controller, for backend:=hardware and ros2_control"),
         declare("respawn", "true", "start nodes again that ended; the bridge never is", SWITCH),
         declare("params_file", str(CONFIG / "nodes.yaml"), "parameters of all nodes"),
         declare(

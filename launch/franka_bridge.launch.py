@@ -39,6 +39,10 @@ def generate_launch_description() -> LaunchDescription:
         ),
         DeclareLaunchArgument("priority", default_value="0", description="SCHED_FIFO priority of the fast loop; 0: none"),
         DeclareLaunchArgument("cpu", default_value="-1", description="CPU of the fast loop; -1: any"),
+        DeclareLaunchArgument(
+            "max_drift", default_value="0.05",
+            description="how far the clock of an arm that keeps its own may fall behind in motion [s]; more only in simulation",
+        ),
         Node(
             package="tandem", executable="franka_bridge", name="franka_bridge", output="screen",
             parameters=[
@@ -47,6 +51,7 @@ def generate_launch_description() -> LaunchDescription:
                     "backend": text("driver"), "backend_options": text("driver_options"), "scene": text("scene"),
                     "seed": number("seed"), "bounds": text("safety"), "certificate_key_file": text("certificate_key_file"),
                     "priority": number("priority"), "cpu": number("cpu"),
+                    "max_drift": ParameterValue(LaunchConfiguration("max_drift"), value_type=float),
                 },
             ],
             on_exit=[Shutdown(reason="franka_bridge ended")],

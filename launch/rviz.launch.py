@@ -1,6 +1,5 @@
 """rviz2 with Tandem's displays, and robot_state_publisher for the arm's model. Needs both packages installed."""
 
-import xml.etree.ElementTree as ET
 from pathlib import Path
 
 from launch.actions import DeclareLaunchArgument, OpaqueFunction
@@ -13,25 +12,10 @@ from launch import LaunchContext, LaunchDescription
 SHARE = Path(__file__).resolve().parents[1]
 
 
-def robot_description(robot: str) -> str:
-    """URDF text of ``config/robots/<robot>.yaml`` with absolute mesh files."""
-    import yaml
-
-    from tandem.core.paths import config_file
-    from tandem.robots.urdf import resolve_source
-
-    file = config_file("robots", f"{robot}.yaml")
-    urdf = resolve_source(yaml.safe_load(file.read_text(encoding="utf-8"))["urdf"], file)
-    tree = ET.parse(urdf)
-    for mesh in tree.iter("mesh"):
-        name = mesh.get("filename", "")
-        if "://" not in name:
-            mesh.set("filename", (urdf.parent / name).resolve().as_uri())
-    return ET.tostring(tree.getroot(), encoding="unicode")
-
-
 def nodes(context: LaunchContext) -> list[Node]:
     """The two nodes."""
+    from tandem.robots.description import robot_description
+
     description = robot_description(LaunchConfiguration("robot").perform(context))
     return [
         Node(

@@ -200,7 +200,8 @@ def test_from_launch_to_home_on_the_simulated_arm(graph: Graph, tmp_path: Path) 
     """As an operator does it: bring-up without planner, jog, home, record; nothing of the graph is left."""
     graph.ear.obstacles, graph.ear.pose = None, None  # the launched graph has its own
     words = ["backend:=mujoco", "planner:=false", "scene:=mug_blocked.yaml", "realtime:=false"]
-    with Launched(launch_file("bringup"), words, tmp_path / "launch.log", environment(graph)) as launched:
+    own = {k: v for k, v in environment(graph).items() if k != "PYTHONPATH"}
+    with Launched(launch_file("bringup"), words, tmp_path / "launch.log", own) as launched:
         graph.wait(lambda: graph.ear.commitment is not None or launched.ended(), "the bridge is up", START)
         assert "there" in tool(graph, "jog", "z", "50mm", "--speed", "0.5")
         tool(graph, "record", "--out", "bag", "--duration", "3", cwd=tmp_path)

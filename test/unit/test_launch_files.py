@@ -6,20 +6,25 @@ import json
 import os
 import subprocess
 import sys
+import xml.etree.ElementTree as ET
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import yaml
 
 pytest.importorskip("rclpy")
 
 from tandem.core.config import from_dict
+from tandem.execution.backends.ros2_control import Ros2ControlOptions
 from tandem.execution.fci.config import FciOptions
+from tandem.robots.model import load_arm
 
 ROOT = Path(__file__).resolve().parents[2]
 LAUNCH = ROOT / "launch"
 NODE_FILES = {n: n for n in ("perception", "planner", "safety_filter", "franka_bridge")}
+EMPTY = "from launch import LaunchDescription\n\n\ndef generate_launch_description():\n    return LaunchDescription([])\n"
 BRINGUP = {
     "loopback": {"franka_bridge", "safety_filter", "scene_publisher", "perception", "planner"},
     "mujoco": {"franka_bridge", "camera", "safety_filter", "scene_publisher", "perception", "planner"},
@@ -94,11 +99,67 @@ def test_hardware_takes_its_options_and_refuses_to_guess_the_address() -> None:
         assert done.returncode == 2 and text in done.stderr and len(done.stderr.strip().splitlines()) == 1
 
 
-@pytest.mark.parametrize("backend", ["gazebo"])
-def test_backends_that_are_not_there_say_so_and_start_nothing(backend: str) -> None:
-    done = launch(LAUNCH / "bringup.launch.py", f"backend:={backend}")
+def packages(folder: Path, *names: str) -> str:
+    """An ament prefix in which packages of these names are installed, with launch files that start nothing."""
+    for name in names:
+        share = folder / "share" / name
+        (share / "launch").mkdir(parents=True)
+        (share / "package.xml").write_text(f"<package><name>{name}</name></package>")
+        for file in ("gz_sim", "franka"):
+            (share / "launch" / f"{file}.launch.py").write_text(EMPTY)
+        for executable in ("robot_state_publisher", "create", "spawner"):
+            (folder / "lib" / name).mkdir(parents=True, exist_ok=True)
+            (folder / "lib" / name / executable).write_text("#!/bin/sh\n")
+            (folder / "lib" / name / executable).chmod(0o755)
+    return str(folder)
+
+
+def test_gazebo_names_what_is_missing_and_starts_nothing() -> None:
+    done = launch(LAUNCH / "bringup.launch.py", "backend:=gazebo")
+    if done.returncode == 0:
+        pytest.skip("Gazebo is installed")
     assert done.returncode == 2 and done.stdout == ""
-    assert len(done.stderr.strip().splitlines()) == 1 and f"backend:={backend}" in done.stderr and "not available" in done.stderr
+    assert len(done.stderr.strip().splitlines()) == 1 and "not available" in done.stderr
+    assert "ros-jazzy-gz-ros2-control" in done.stderr
+
+
+def test_gazebo_brings_up_the_arm_with_its_controllers(tmp_path: Path) -> None:
+    prefix = packages(
+        tmp_path, "ros_gz_sim", "gz_ros2_control", "joint_trajectory_controller", "joint_state_broadcaster",
+        "robot_state_publisher", "controller_manager",
+    )
+    found = plan(LAUNCH / "bringup.launch.py", "backend:=gazebo", AMENT_PREFIX_PATH=prefix)
+    assert set(found) >= {*BRINGUP["loopback"], "robot_state_publisher", "create", "spawner"}
+    bridge = found["franka_bridge"]["parameters"]
+    assert bridge["backend"] == "ros2_control" and bridge["max_drift"] == 60.0
+    options = from_dict(Ros2ControlOptions, json.loads(bridge["backend_options"]), "options")
+    assert options.finger_topic.startswith("finger_trajectory_controller")
+    urdf = ET.fromstring(found["robot_state_publisher"]["parameters"]["robot_description"])
+    arm = load_arm("fr3")
+    control = {j.get("name"): j for j in urdf.find("ros2_control").findall("joint")}
+    assert [f"fr3_joint{i}" in control for i in range(1, 8)] == [True] * 7 and "fr3_finger_joint1" in control
+    first = [float(control[f"fr3_joint{i}"].find(".//param").text) for i in range(1, 8)]
+    assert np.allclose(first, arm.home), "Gazebo begins where Tandem's home is"
+    bolt = next(j for j in urdf.findall("joint") if j.find("parent").get("link") == "world")
+    assert bolt.get("type") == "fixed" and bolt.find("child").get("link") == "base", "the root of the URDF"
+    named = yaml.safe_load(Path(urdf.find("gazebo/plugin/parameters").text).read_text())["/**"]
+    assert named["joint_trajectory_controller"]["ros__parameters"]["joints"] == [f"fr3_joint{i}" for i in range(1, 8)]
+
+
+def test_ros2_control_takes_a_running_controller_or_starts_franka_ros2(tmp_path: Path) -> None:
+    found = plan(LAUNCH / "bringup.launch.py", "backend:=ros2_control")
+    assert set(found) == BRINGUP["loopback"]
+    check_parameters(found)
+    options = from_dict(Ros2ControlOptions, json.loads(found["franka_bridge"]["parameters"]["backend_options"]), "options")
+    assert (options.topic, options.states) == ("joint_trajectory_controller/joint_trajectory", "joint_states")
+    words = ("backend:=ros2_control", "robot_ip:=172.16.0.2")
+    done = launch(LAUNCH / "bringup.launch.py", *words)
+    assert done.returncode == 2 and "tandem.repos" in done.stderr and len(done.stderr.strip().splitlines()) == 1
+    prefix = packages(tmp_path, "franka_bringup", "controller_manager")
+    found = plan(LAUNCH / "bringup.launch.py", *words, AMENT_PREFIX_PATH=prefix)
+    options = from_dict(Ros2ControlOptions, json.loads(found["franka_bridge"]["parameters"]["backend_options"]), "options")
+    assert options.topic == "/fr3/joint_trajectory_controller/joint_trajectory"
+    assert options.states == "/fr3/franka/joint_states" != "/franka/joint_states", "Tandem has a topic of that name itself"
 
 
 def test_arguments_of_the_bringup() -> None:

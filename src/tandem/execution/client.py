@@ -45,14 +45,15 @@ class FastLoopClient:
     Args:
         config: backend, its options and the executor's limits; ``fd`` and ``owner_pid`` are filled in here.
         key: secret shared with the filter, at least 16 bytes.
+        fds: descriptors that the process inherits, for the backend.
 
     Use it as a context manager, or call :meth:`start` and :meth:`close`.
     """
 
-    def __init__(self, config: LoopConfig, key: bytes) -> None:
+    def __init__(self, config: LoopConfig, key: bytes, fds: tuple[int, ...] = ()) -> None:
         if len(key) < 16:
             raise InputError(f"key: {len(key)} bytes; at least 16, the fast loop plays nothing without certificates")
-        self._config, self._key = config, key
+        self._config, self._key, self._fds = config, key, fds
         self._link: Link | None = None
         self._process: subprocess.Popen[bytes] | None = None
         self._log_fd = -1
@@ -90,7 +91,8 @@ class FastLoopClient:
         command = [sys.executable, "-m", "tandem.execution.fast_loop", "--config", json.dumps(config)]
         link.beat_owner(time.monotonic_ns())
         self._process = subprocess.Popen(
-            command, stdin=subprocess.PIPE, stdout=self._log_fd, stderr=self._log_fd, pass_fds=(link.fd,), env=environment
+            command, stdin=subprocess.PIPE, stdout=self._log_fd, stderr=self._log_fd, env=environment,
+            pass_fds=(link.fd, *self._fds),
         )
         assert self._process.stdin is not None
         try:

@@ -17,6 +17,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from tandem.core.certificate import verify
 from tandem.core.errors import InputError
+from tandem.core.trajectory import Trajectory
 from tandem.core.types import Commitment
 from tandem.execution.checks import ACCEPTED, check_motion, check_shape, check_start
 from tandem.execution.playback import Playback, joined
@@ -40,6 +41,8 @@ _LATCHED = (Mode.STOPPING, Mode.STOPPED, Mode.FAULT)
 #: durations of a stop that are tried, shortest first [s]
 _STOP_DURATIONS = 0.08 * 1.35 ** np.arange(14)
 _STOP_SAMPLES = 33
+#: spacing [s] and least number of the points that a stop's course is given by
+_COURSE_STEP, _COURSE_POINTS = 0.005, 16
 
 
 class _Stop:
@@ -53,9 +56,14 @@ class _Stop:
         self.elapsed += dt
         if not np.isfinite(self.duration):
             return self.begin + self.elapsed, 1.0, 0.0, False
-        x = min(self.elapsed / self.duration, 1.0)
+        time, rate, slope = self.at(self.elapsed)
+        return float(time), float(rate), float(slope), self.elapsed >= self.duration
+
+    def at(self, elapsed: float | Array) -> tuple[Array, Array, Array]:
+        """Trajectory time [s], its rate [1] and the rate's derivative [1/s] ``elapsed`` [s] after the stop's begin."""
+        x = np.minimum(np.asarray(elapsed) / self.duration, 1.0)
         time = self.begin + self.duration * x * (1.0 - x * x + 0.5 * x * x * x)
-        return time, 1.0 - x * x * (3.0 - 2.0 * x), -6.0 * x * (1.0 - x) / self.duration, x >= 1.0
+        return time, 1.0 - x * x * (3.0 - 2.0 * x), -6.0 * x * (1.0 - x) / self.duration
 
 
 def stop_duration(playback: Playback, begin: float, acceleration: Array, jerk: Array) -> float:
@@ -165,6 +173,27 @@ class Executor:
         if not self._epoch_ns:
             return plan
         return Commitment(plan.trajectory, from_ns(self._epoch_ns + to_ns(plan.start)), plan.width)
+
+    def course(self) -> Commitment:
+        """What will be commanded if nothing new arrives, a stop under way included, on the owner's clock.
+
+        Between its points q is the polynomial of least degree through their q, v and a: of third degree, exactly, while
+        trajectories are played. A stop is no such motion; its points are so dense that the difference does not count.
+        """
+        if self._stop is None or not np.isfinite(self._stop.duration):
+            if self._mode in _LATCHED and self._stop is None:
+                return joined(Playback.at_rest(self._command.q, self._command.width, self._now), [], self._now)
+            return joined(self._active, [] if self._stop is not None else self._pending, self._now)
+        stop, active = self._stop, self._active
+        left = max(stop.duration - stop.elapsed, 2e-3)
+        t = np.linspace(0.0, left, max(int(left / _COURSE_STEP) + 1, _COURSE_POINTS))
+        time, rate, slope = stop.at(stop.elapsed + t)
+        q, v, a = active.trajectory.sample(time)
+        a = rate[:, None] ** 2 * a + slope[:, None] * v
+        v = rate[:, None] * v
+        v[-1], a[-1] = 0.0, 0.0
+        width = np.array([active.width_at(float(x)) for x in time])
+        return Commitment(Trajectory(t, q, v, a), self._now, width)
 
     # ---- requests ---------------------------------------------------------------------------------------------------------
 

@@ -23,7 +23,7 @@ from typing import Any
 from tandem.core.config import from_dict, setting
 from tandem.core.errors import ConfigError, InputError, TandemError
 from tandem.execution import realtime
-from tandem.execution.backends.base import Backend, BackendError, BackendState, PacedBackend
+from tandem.execution.backends.base import Backend, BackendError, BackendState, FollowingBackend, PacedBackend
 from tandem.execution.executor import Executor
 from tandem.execution.link import Link
 from tandem.execution.messages import (
@@ -125,6 +125,8 @@ class FastLoop:
         self._cycle, self._resets, self._missed = 0, 0, 0
         self._late_max, self._work_max, self._work_sum = 0.0, 0.0, 0.0
         self._paced = backend if isinstance(backend, PacedBackend) else None
+        self._follower = backend if isinstance(backend, FollowingBackend) else None
+        self._followed = -1  #: revision of the executor that the follower was told of
         self.realtime = False
         self.leaving = False
         self.terminated = False  #: set by a signal, acted on between cycles
@@ -232,6 +234,7 @@ class FastLoop:
             self.backend.write(command, now)
         except Exception as error:
             self._fail(error)
+        self._lead(now)
         # requests come after the command: the arm waits for that one
         if not late or self._cycle % 4 == 0:
             self._serve(now)
@@ -239,6 +242,16 @@ class FastLoop:
             self._watch()
         self._publish(executor.command, deadline_ns)
         return command
+
+    def _lead(self, now: float) -> None:
+        """Tell an arm that plays by itself when its course has changed."""
+        if self._follower is None or self.executor.revision == self._followed:
+            return
+        self._followed = self.executor.revision
+        try:
+            self._follower.follow(self.executor.course(), now)
+        except Exception as error:
+            self._fail(error)
 
     def _fail(self, error: Exception) -> None:
         """The arm cannot be read or commanded: bring it to rest where it still follows, latch where it does not."""
@@ -300,7 +313,7 @@ class FastLoop:
         """
         drift = self._mono_ns() - deadline
         if self.executor.waiting:
-            if abs(drift) > _DRIFT_NS:
+            if abs(drift) > max(_DRIFT_NS, 1.5e9 * self.config.executor.period):
                 self._zero_ns += drift
                 self.executor.rebase(self._offset_ns + self._zero_ns)
                 return deadline + drift

@@ -197,8 +197,8 @@ class ExecutorConfig:
     max_knots: int = setting(64, "most knots a trajectory may have", lo=2, hi=64)
     max_pending: int = setting(4, "most trajectories waiting for their switch time", lo=1, hi=16)
     debounce: float = setting(0.01, "how long the tracking bound may be exceeded before the arm stops", unit="s", lo=0.0, hi=1.0)
-    stale_after: float = setting(0.02, "age of the last measurement at which the arm stops", unit="s", lo=1e-3, hi=1.0)
-    max_step: float = setting(0.005, "longest time between cycles that is played through", unit="s", lo=1e-3, hi=0.1)
+    stale_after: float = setting(0.02, "age of the last measurement at which the arm stops", unit="s", lo=1e-3, hi=5.0)
+    max_step: float = setting(0.005, "longest time between cycles that is played through", unit="s", lo=1e-3, hi=5.0)
     latch_step: float = setting(0.05, "clock step or delay from which on the arm stops", unit="s", lo=1e-3, hi=10.0)
     resume_velocity: float = setting(0.02, "fastest measured joint at which resuming is allowed", unit="rad/s", lo=1e-4, hi=1.0)
 

@@ -22,9 +22,10 @@ from std_srvs.srv import Trigger
 from trajectory_msgs.msg import JointTrajectory
 
 from tandem.core import certificate
-from tandem.core.config import setting
+from tandem.core.config import from_dict, setting
 from tandem.core.errors import ConfigError, TandemError
 from tandem.core.types import Proposal
+from tandem.execution.backends import ros2_control
 from tandem.execution.client import FastLoopClient, FastLoopError
 from tandem.execution.fast_loop import LoopConfig
 from tandem.execution.fci import setup as fci_setup
@@ -32,6 +33,7 @@ from tandem.execution.messages import LoopState
 from tandem.execution.types import ArmState, CertifiedTrajectory, ExecutorConfig, Mode, SubmitResult
 from tandem.nodes import messages
 from tandem.nodes.base import RELIABLE_QOS, SENSOR_QOS, NodeSettings, TandemNode, command_qos, run
+from tandem.nodes.controller import ControllerLink
 from tandem.nodes.diagnostics import Meter
 from tandem.nodes.key import read_key
 from tandem.robots.model import ArmModel, load_arm
@@ -39,6 +41,7 @@ from tandem.safety.bounds import load_bounds
 
 BACKENDS = {
     "loopback": "tandem.execution.backends.loopback:make", "mujoco": "tandem.sim.backend:make", "fci": fci_setup.BACKEND,
+    "ros2_control": ros2_control.BACKEND,
 }
 #: levels of a real arm's states; what is missing is an error
 ARM_LEVELS = {
@@ -53,7 +56,9 @@ class FrankaBridgeSettings(NodeSettings):
 
     robot: str = setting("fr3", "arm model in config/robots, without .yaml")
     bounds: str = setting("default", "bounds in config/safety, without .yaml: the certified tracking error is watched")
-    backend: str = setting("loopback", "what is driven: loopback, mujoco, fci, or module:callable of a backend's factory")
+    backend: str = setting(
+        "loopback", "what is driven: loopback, mujoco, fci, ros2_control, or module:callable of a backend's factory"
+    )
     backend_options: str = setting("{}", "options of the backend, as JSON")
     scene: str = setting("empty.yaml", "mujoco: scene file, in config/scenes or a path")
     seed: int = setting(0, "mujoco: places the mug", lo=0, hi=2**31 - 1)
@@ -69,7 +74,8 @@ class FrankaBridgeSettings(NodeSettings):
         0.5, "silence of this node at which the fast loop stops the arm; mujoco: at least 3", unit="s", lo=0.05, hi=60.0
     )
     max_drift: float = setting(
-        0.05, "fci: how far the arm's clock may fall behind in motion; more only in simulation", unit="s", lo=1e-3, hi=60.0
+        0.05, "how far the clock of an arm that keeps its own may fall behind in motion; more only in simulation", unit="s",
+        lo=1e-3, hi=60.0,
     )
 
 
@@ -95,6 +101,7 @@ class FrankaBridgeNode(TandemNode):
 
     def __init__(self) -> None:
         self._client: FastLoopClient | None = None
+        self._controller: ControllerLink | None = None
         super().__init__("franka_bridge")
 
     # ---------------------------------------------------------------------------------------------------------- set-up
@@ -148,7 +155,10 @@ class FrankaBridgeNode(TandemNode):
             options = {"scene": s.scene, "seed": s.seed, **options}
         error_bound = load_bounds(s.bounds).tracking_error
         tracking = list(error_bound) if len(error_bound) == arm.n else float(error_bound[0])
-        if s.backend == "fci":
+        fds: tuple[int, ...] = ()
+        if s.backend == "ros2_control":
+            config, fds = self._controlled(arm, tracking, options)
+        elif s.backend == "fci":
             config = dataclasses.replace(
                 fci_setup.loop_config(arm, tracking, options, s.priority, s.cpu), max_drift=s.max_drift
             )
@@ -161,14 +171,34 @@ class FrankaBridgeNode(TandemNode):
             # this process may be slow while the whole graph starts beside it
             executor = dataclasses.replace(executor, latch_step=0.5)
             config = dataclasses.replace(config, executor=executor, catch_up=200, owner_timeout=max(3.0, s.owner_timeout))
-        self._client = FastLoopClient(config, self._key)
+        self._client = FastLoopClient(config, self._key, fds)
         self._client.start()
+
+    def _controlled(
+        self, arm: ArmModel, tracking: list[float] | float, options: dict[str, Any]
+    ) -> tuple[LoopConfig, tuple[int, ...]]:
+        """The way to a trajectory controller; the fast loop's configuration and the descriptor it needs."""
+        settings = from_dict(ros2_control.Ros2ControlOptions, {**options, "joints": arm.n}, "ros2_control")
+        self._controller = link = ControllerLink(
+            settings, self.names, self.get_namespace(), lambda text: self._give_up(text), self.context
+        )
+        link.start()
+        settings = dataclasses.replace(settings, fd=link.far.fileno())
+        config = ros2_control.loop_config(arm, tracking, settings, self.settings.priority, self.settings.cpu)
+        return dataclasses.replace(config, max_drift=self.settings.max_drift), (settings.fd,)
+
+    def _give_up(self, text: str) -> None:
+        """Stop, latched, for a reason that the controller's link has found."""
+        self._ask(lambda c: c.stop(text))
 
     def release(self) -> None:
         """Bring the arm to rest and end the fast loop."""
         if self._client is not None:
             self._client.close()
             self._client = None
+        if self._controller is not None:
+            self._controller.close()
+            self._controller = None
 
     def on_deactivate(self, state: LifecycleState) -> TransitionCallbackReturn:
         """Stop the arm, latched."""
@@ -365,6 +395,10 @@ class FrankaBridgeNode(TandemNode):
             if state.arm.state is not ArmState.UNREPORTED:
                 out.append(self._arm_status(state))
         recent = self._taken.last_rejection if now - self._taken.last_rejection_time < 3.0 else ""
+        if self._controller is not None:
+            wrong = self._controller.complaint
+            level = DiagnosticStatus.ERROR if wrong else DiagnosticStatus.OK
+            out.append(self.report("controller", level, wrong or "follows its courses", {"courses": self._controller.sent}))
         intruders = self._intruders()
         level = DiagnosticStatus.ERROR if intruders else DiagnosticStatus.WARN if recent else DiagnosticStatus.OK
         text = f"unexpected publisher: {intruders}" if intruders else recent or "only certified ones are taken"

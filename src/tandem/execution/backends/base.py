@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tandem.core.errors import TandemError
+from tandem.core.types import Commitment
 from tandem.execution.types import ArmReport, Command
 
 Array = NDArray[np.float64]
@@ -94,6 +95,18 @@ class PacedBackend(Protocol):
 
     def report(self) -> ArmReport:
         """The arm's own view; cheap, called every cycle."""
+        ...
+
+
+@runtime_checkable
+class FollowingBackend(Protocol):
+    """A backend whose arm plays whole motions by itself: it is told the course whenever that changes."""
+
+    def follow(self, course: Commitment, now: float) -> None:
+        """All that will be commanded from ``now`` [s] on if nothing new arrives; ``course.start`` [s] on the same clock.
+
+        Raises: BackendError.
+        """
         ...
 
 

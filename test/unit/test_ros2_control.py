@@ -1,0 +1,237 @@
+"""The backend for ros2_control against a controller built from the documentation: what it interpolates is what was certified."""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import Callable
+
+import numpy as np
+import pytest
+
+pytest.importorskip("rclpy")
+
+from stand_in_controller import Controller, Points
+from trajectory_msgs.msg import JointTrajectory
+
+from tandem.core.errors import InputError
+from tandem.core.trajectory import Trajectory
+from tandem.core.types import Commitment, Proposal
+from tandem.execution.backends.base import BackendError, FollowingBackend, PacedBackend
+from tandem.execution.backends.ros2_control import (
+    Ros2Control,
+    Ros2ControlOptions,
+    decode_course,
+    decode_state,
+    encode_course,
+    encode_state,
+    loop_config,
+    without_rest,
+)
+from tandem.execution.executor import Executor
+from tandem.execution.types import CertifiedTrajectory, Mode, StopReason
+from tandem.nodes import messages
+from tandem.nodes.controller import Reference, course_to_msg, fingers_to_msg
+from tandem.robots.model import load_arm
+from tandem.safety.backup import BackupFamily
+
+ARM = load_arm("fr3")
+JOINTS = messages.Names().joints[:-1]
+FAMILY = BackupFamily(k_max=(3.0,) * 7)
+TRACKING = 0.004
+EPOCH = 1.76e9
+
+
+def points(msg: JointTrajectory, fields: int = 3) -> Points:
+    """What a controller reads of a message; ``fields``: 3 positions, velocities, accelerations, 2 the first two, 1 the first."""
+    times = np.array([messages.seconds_from_stamp(p.time_from_start) for p in msg.points])
+    q, v, a = (np.array([getattr(p, k) for p in msg.points]) for k in ("positions", "velocities", "accelerations"))
+    return Points(messages.seconds_from_stamp(msg.header.stamp), times, q, v if fields > 1 else None, a if fields > 2 else None)
+
+
+def motion(seed: int, start: np.ndarray | None = None) -> Trajectory:
+    rng = np.random.default_rng(seed)
+    first = FAMILY.trajectory(ARM.home if start is None else start, np.zeros(7), np.zeros(7), rng.uniform(-2.5, 2.5, 7))
+    return messages.quantise_trajectory(first)
+
+
+@pytest.mark.parametrize("fields", [3, 2])
+def test_the_controllers_polynomials_are_the_certified_ones(fields: int) -> None:
+    worst = 0.0
+    for seed in range(4):
+        course = Commitment(motion(seed), 12.0, np.zeros(6))
+        controller = Controller(ARM.home, now=12.05)
+        assert controller.receive(points(course_to_msg(decode_course(encode_course(course)), JOINTS), fields))
+        for t in np.arange(12.05, 13.2, 0.001):
+            worst = max(worst, float(np.abs(controller.step(t) - course.state_at(t)[0]).max()))
+    assert worst < 1e-11
+
+
+def test_positions_alone_would_not_do() -> None:
+    course = Commitment(motion(0), 12.0, np.zeros(6))
+    controller = Controller(ARM.home, now=12.0)
+    controller.receive(points(course_to_msg(course, JOINTS), 1))
+    gap = max(np.abs(controller.step(t) - course.state_at(t)[0]).max() for t in np.arange(12.0, 13.2, 0.001))
+    assert gap > 10.0 * TRACKING
+
+
+class Rig:
+    """Executor and controller in lockstep; each course takes ``delay`` [s] to arrive. Times are epoch seconds, as in life."""
+
+    def __init__(self, delay: Callable[[], float], offset: float = 0.0) -> None:
+        self.now = EPOCH
+        self.executor = Executor(loop_config(ARM, TRACKING, Ros2ControlOptions()).executor, ARM.home, self.now)
+        self.controller = Controller(ARM.home + offset, now=self.now)
+        self._delay, self._told = delay, -1
+        self._on_the_way: list[tuple[float, JointTrajectory]] = []
+        self._course = self.executor.course()
+        self.gap: list[float] = []
+        self.step: list[float] = []
+
+    def run(self, seconds: float) -> None:
+        """1 ms at a time; the executor every tenth. The gap is between the controller and the executor's newest course."""
+        for _ in range(round(seconds * 1e3)):
+            self.now += 0.001
+            before = self.controller.desired[0]
+            wanted = self.controller.step(self.now)
+            self.step.append(float(np.abs(wanted - before).max()))
+            cycle = round((self.now - EPOCH) * 1e3)
+            if cycle % 10 == 0:
+                self.executor.tick(self.now, self.executor.command.q)
+                self._course = self.executor.course()
+                if self.executor.revision != self._told:
+                    self._told = self.executor.revision
+                    moving = without_rest(self._course)
+                    if moving is not None:
+                        self._on_the_way.append((self.now + self._delay(), course_to_msg(moving, JOINTS)))
+            self.gap.append(float(np.abs(wanted - self._course.state_at(self.now)[0]).max()))
+            while self._on_the_way and self._on_the_way[0][0] <= self.now:
+                self.controller.receive(points(self._on_the_way.pop(0)[1]))
+
+    def submit(self, trajectory: Trajectory, at: float) -> None:
+        proposal = Proposal(trajectory, np.zeros(len(trajectory.times)), messages.quantise_time(at), 0.5)
+        result = self.executor.submit(CertifiedTrajectory(proposal, "", ""), self.now)
+        assert result.accepted, result
+
+    def chain(self, count: int, seed: int) -> None:
+        rng = np.random.default_rng(seed)
+        at = self.now + 0.12
+        for _ in range(count):
+            q, v, a = self.executor.commitment().state_at(at)
+            k = np.clip(3.0 * (ARM.home - q) - 2.0 * v + rng.uniform(-1.5, 1.5, 7), -3.0, 3.0)
+            self.submit(messages.quantise_trajectory(FAMILY.trajectory(q, v, a, k)), at)
+            self.run(0.5)
+            at += 0.5
+
+
+@pytest.mark.parametrize("late", [0.0, 0.005, 0.04])
+def test_splices_and_the_rest_after_them_are_followed(late: float) -> None:
+    rng = np.random.default_rng(1)
+    rig = Rig(lambda: late * rng.uniform(0.2, 1.0))
+    rig.run(0.1)
+    rig.chain(6, 2)
+    rig.run(1.2)
+    assert rig.controller.taken >= 6 and not rig.controller.refused
+    assert rig.executor.mode is Mode.IDLE and rig.executor.counters.splices == 6
+    # what is left: stamps in double precision since 1970
+    assert max(rig.gap) < 2e-6 and max(rig.gap) < 1e-3 * TRACKING
+    assert max(rig.step) > 2e-4, "it has moved"
+
+
+@pytest.mark.parametrize(("late", "share"), [(0.0, 0.005), (0.02, 0.1)])
+def test_a_stop_is_followed_to_its_rest(late: float, share: float) -> None:
+    """In the middle of a motion; until the message comes the controller goes on along the certified path."""
+    for seed in range(2):
+        rig = Rig(lambda: late)
+        rig.run(0.1)
+        rig.chain(3, seed)
+        rig.executor.stop(StopReason.OPERATOR, "test")
+        rig.run(1.5)
+        assert rig.executor.mode is Mode.STOPPED and not rig.controller.refused
+        after = rig.gap[round(1e3 * (0.1 + 1.5 + late)) + 12 :]
+        assert max(after) < share * TRACKING, "what the points of the braking leave out, as a share of the certified bound"
+        assert np.abs(rig.controller.desired[0] - rig.executor.command.q).max() < 1e-9
+        assert np.abs(rig.controller.desired[1:]).max() < 1e-9
+
+
+def test_a_controller_that_holds_something_else_is_brought_over_smoothly() -> None:
+    rig = Rig(lambda: 0.005, offset=0.003)
+    rig.run(0.1)
+    rig.chain(2, 5)
+    assert max(rig.step) < 3e-3 and rig.gap[-1] < 2e-6
+    early = rig.step[:220]
+    assert max(early) < 1.5e-4, "no jump: 0.15 rad/s at most while it is brought over"
+
+
+def test_rest_is_not_sent_and_motion_begins_at_its_own_time() -> None:
+    still = Commitment(Trajectory.at_rest(ARM.home, 0.5), 3.0, np.zeros(2))
+    assert without_rest(still) is None
+    gripping = Commitment(Trajectory.at_rest(ARM.home, 0.5), 3.0, np.array([0.08, 0.02]))
+    assert without_rest(gripping) is gripping, "fingers move"
+    waiting = Commitment(Trajectory.at_rest(ARM.home, 0.5).then(motion(1)), 3.0, np.zeros(7))
+    cut = without_rest(waiting)
+    assert cut is not None and cut.start == 3.5 and np.allclose(cut.trajectory.times, motion(1).times, atol=1e-12)
+    fingers = fingers_to_msg(gripping, "fr3_finger_joint1")
+    assert [p.positions[0] for p in fingers.points] == [0.04, 0.01]
+
+
+def test_the_reference_of_another_motion_is_found_out() -> None:
+    reference = Reference(JOINTS)
+    course = Commitment(motion(3), 20.0, np.zeros(6))
+    reference.expect(course)
+    names = [*reversed(JOINTS), "fr3_finger_joint1"]
+    times = 20.0 + np.arange(0.01, 1.2, 0.01)
+
+    def said(t: float, other: float = 0.0) -> str:
+        return reference.fault(t, names, np.append(course.state_at(t)[0][::-1] + other, 0.04))
+
+    assert not any(said(t) for t in times)
+    assert not any(said(t, 0.003) for t in times[:9]), "a few late states are no fault"
+    assert "off the certified motion" in said(times[9], 0.003)
+    assert "expected fr3_joint1" in reference.fault(21.0, names[1:], np.zeros(7))
+
+
+# ---- the fast loop's side of the sockets ------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def ends() -> tuple[Ros2Control, socket.socket]:
+    far, near = socket.socketpair(socket.AF_UNIX, socket.SOCK_DGRAM)
+    return Ros2Control(Ros2ControlOptions(connect_timeout=0.3, silence=0.05), near), far
+
+
+def test_the_controllers_clock_paces_the_loop(ends: tuple[Ros2Control, socket.socket]) -> None:
+    backend, far = ends
+    assert isinstance(backend, PacedBackend) and isinstance(backend, FollowingBackend)
+    with pytest.raises(BackendError, match="no joint states on joint_states"):
+        backend.connect(0.0)
+    far.send(encode_state(100.0, ARM.home, np.zeros(7), 0.08))
+    assert np.array_equal(backend.connect(5.0).q, ARM.home)
+    far.send(encode_state(100.01, ARM.home + 0.1, np.zeros(7), 0.08))
+    far.send(encode_state(100.02, ARM.home + 0.2, np.zeros(7), 0.08))
+    assert backend.wait() == pytest.approx(0.02) and backend.read(5.02) is None
+    far.send(encode_state(100.03, ARM.home + 0.3, np.zeros(7), 0.08))
+    backend.wait()
+    before = backend.read(5.03)
+    assert before is not None and before.q[0] == pytest.approx(0.2) and before.stamp == 5.02, "of the moment of the last command"
+    far.send(encode_state(100.015, ARM.home, np.zeros(7), 0.08))  # overtaken: not taken
+    backend.wait()
+    assert backend.read(5.04) is None
+    assert backend.wait() < 1e-5, "time stands still while nothing is measured"
+    with pytest.raises(BackendError, match="no joint states for"):
+        for _ in range(20):
+            backend.wait()
+            backend.read(6.0)
+    assert "no joint states" in backend.report().text
+    far.send(encode_state(101.0, ARM.home, np.zeros(7), 0.08))
+    assert np.array_equal(backend.recover(7.0).q, ARM.home)
+    backend.follow(Commitment(motion(1), 7.5, np.zeros(6)), 7.0)
+    course = decode_course(far.recv(1 << 20))
+    assert course.start == pytest.approx(101.5) and np.array_equal(course.trajectory.q, motion(1).q)
+
+
+def test_malformed_states_are_errors() -> None:
+    good = encode_state(1.0, ARM.home, np.zeros(7), 0.08)
+    assert decode_state(good, 7)[0] == 1.0
+    for bad in (good[:-8], encode_state(float("nan"), ARM.home, np.zeros(7), 0.08)):
+        with pytest.raises(InputError, match="expected"):
+            decode_state(bad, 7)
