@@ -221,7 +221,8 @@ def _pack_arm(arm: ArmModel) -> ArmArrays:
         mine = turn[part.link].T
         for s in part.spheres:
             balls.append([*(mine @ arm.sphere_center[s]), arm.sphere_radius[s], part.link, index])
-        rows.append([*(mine @ part.center), part.radius, len(balls) - len(part.spheres), len(balls), part.link])
+        reach = np.linalg.norm(arm.sphere_center[list(part.spheres)] - part.center, axis=1).max() + 1e-12
+        rows.append([*(mine @ part.center), part.radius, len(balls) - len(part.spheres), len(balls), part.link, reach])
         of_link.setdefault(part.link, []).append(index)
     pairs = [
         (i, j) for a, b in arm.self_pairs.tolist() for i in of_link.get(max(a, b), []) for j in of_link.get(min(a, b), [])
@@ -233,7 +234,7 @@ def _pack_arm(arm: ArmModel) -> ArmArrays:
     )
     return ArmArrays(
         np.ascontiguousarray(joint, dtype=np.float64), np.array(balls, dtype=np.float64).reshape(-1, 6),
-        np.array(rows, dtype=np.float64).reshape(-1, 7), np.array(pairs, dtype=np.int64).reshape(-1, 2),
+        np.array(rows, dtype=np.float64).reshape(-1, 8), np.array(pairs, dtype=np.int64).reshape(-1, 2),
     )
 
 

@@ -82,8 +82,6 @@ KILLERS = 4
 CHUNK = 16
 #: backups of a head that are looked at side by side (a row of a Lanes array); with fewer backups they go one by one
 LANES, LANES_FROM = 32, 8
-#: from so many lanes on that are not clear of a part, its balls are looked at in all lanes; else one by one
-LANES_PAY = 3
 #: rows of lanes begin at a multiple of LANES within this; the mask tells the compiler that they are not negative, without which
 #: it makes gathers of plain loads
 ROWS = (1 << 24) - 1
@@ -94,9 +92,9 @@ LANE_REACH = 1e4
 class ArmArrays(NamedTuple):
     """An arm for the kernels; n joints, L = n + 1 links (0 = base), Q parts of links, S balls sorted by part.
 
-    ``joint`` (n, JOINT_COLUMNS). ``ball`` (S, 6): centre in the link's frame, radius, link, part. ``part`` (Q, 7): centre and
-    radius of a ball around the part's balls, its first ball and last + 1, link. ``pairs`` (P, 2): parts (of the distal link,
-    of the proximal link) that must not touch each other.
+    ``joint`` (n, JOINT_COLUMNS). ``ball`` (S, 6): centre in the link's frame, radius, link, part. ``part`` (Q, 8): centre and
+    radius of a ball around the part's balls, its first ball and last + 1, link, largest distance of its balls' centres from
+    its own. ``pairs`` (P, 2): parts (of the distal link, of the proximal link) that must not touch each other.
     """
 
     joint: Array
@@ -142,10 +140,11 @@ class Work(NamedTuple):
     ``ball`` (S, 4) and ``part`` (Q, 4): centre and travel, valid where ``mark`` (Q, 2) (balls of the part, part) holds the
     current interval's number.
     ``segment`` (M, n, 4): q, v, a, jerk. ``env`` (levels + 2, ., 2): pairs not yet clear (ball * O + obstacle, bound);
-    ``own`` (levels + 1, ., 3): (ball, ball, bound). ``counts`` (levels + 2, 2): their numbers; the last row: the interval's
-    number, the number of killers. ``stack`` (., 3): start, end, level. ``best`` (12,): (bound, time, link, obstacle),
-    (bound, time, link, link), an upper bound of the clearance, and what ended the search: time, ball, obstacle or -1 - other
-    ball. ``killer`` (KILLERS, 3): such ends of a head's earlier backups, tried first on the next.
+    ``own`` (levels + 2, ., 3): (ball, ball, bound); the last row of both: pairs a lane begins with. ``counts`` (levels + 2, 2):
+    their numbers; the last row: the interval's number, the number of killers. ``stack`` (., 3): start, end, level. ``best``
+    (12,): (bound, time, link, obstacle), (bound, time, link, link), an upper bound of the clearance, and what ended the search:
+    time, ball, obstacle or -1 - other ball. ``killer`` (KILLERS, 3): such ends of a head's earlier backups, tried first on the
+    next.
     ``todo_env`` (., Q * O) part * O + obstacle and ``todo_own`` (., P): pairs to begin with, row 0 all of them, row i + 1
     those of the i-th interval of a head's backups, the last LANES rows those of one lane each; ``todo`` (., 2) their numbers.
     """
@@ -193,8 +192,8 @@ def make_work(arm: ArmArrays, scene: SceneArrays, bounds: BoundArrays, knots: in
     return Work(
         np.zeros((n + 1, 12)), np.empty(2 * n), np.empty((balls, 4)), np.empty((parts, 4)), np.zeros((parts, 2), np.int64),
         np.empty((knots, n, 4)),
-        np.empty((rows + 1, env, 2)), np.empty((rows, own, 3)), np.zeros((rows + 1, 2), np.int64), np.empty((2 * rows + 2, 3)),
-        np.empty(12), todo_env, todo_own, todo, np.empty((KILLERS, 3)),
+        np.empty((rows + 1, env, 2)), np.empty((rows + 1, own, 3)), np.zeros((rows + 1, 2), np.int64),
+        np.empty((2 * rows + 2, 3)), np.empty(12), todo_env, todo_own, todo, np.empty((KILLERS, 3)),
     )
 
 
@@ -397,10 +396,27 @@ def travel(joint: Array, frame: Array, chord: Array, x: float, y: float, z: floa
 
 
 @njit(cache=True, error_model="numpy")
+def travel_around(
+    joint: Array, frame: Array, chord: Array, x: float, y: float, z: float, link: int, base: int, width: float
+) -> float:
+    """:func:`travel` of any point of ``link`` within ``width`` [m] of (x, y, z): from no axis is it more than that farther."""
+    total = 0.0
+    for j in range(link - 1, base - 1, -1):
+        if joint[j, J_SLIDES] != 0.0:
+            total += chord[j]
+            continue
+        dx, dy, dz = x - frame[j + 1, 9], y - frame[j + 1, 10], z - frame[j + 1, 11]
+        ux, uy, uz = frame[j + 1, 2], frame[j + 1, 5], frame[j + 1, 8]
+        cx, cy, cz = dy * uz - dz * uy, dz * ux - dx * uz, dx * uy - dy * ux
+        total += chord[j] * (math.sqrt(cx * cx + cy * cy + cz * cz) + width + total)
+    return total
+
+
+@njit(cache=True, error_model="numpy")
 def approach(
     joint: Array, frame: Array, chord: Array, x: float, y: float, z: float, link: int, base: int, nx: float, ny: float, nz: float
 ) -> float:
-    """:func:`travel` along the unit vector (nx, ny, nz) only, either way."""
+    """:func:`travel` along the unit vector (nx, ny, nz) only, either way: the better of the two bounds."""
     n, before, total, out = joint.shape[0], 0.0, 0.0, 0.0
     for j in range(base, link):
         before += chord[n + j] if joint[j, J_SLIDES] == 0.0 else 0.0
@@ -416,7 +432,7 @@ def approach(
         far = math.sqrt(cx * cx + cy * cy + cz * cz) + total
         out += r * (abs(nx * cx + ny * cy + nz * cz) + far * (0.5 * r + max(before, 0.0)))
         total += chord[k] * far
-    return out
+    return min(out, total)
 
 
 @njit(cache=True, inline="always", error_model="numpy")
@@ -530,7 +546,7 @@ def nearest(
 ) -> float:
     """``apart``, the distance of the point (x, y, z) of ``link`` from obstacle ``o``, less its motion towards it: a bound."""
     if not apart > SLIM:
-        return -math.inf
+        return apart - travel(joint, frame, chord, x, y, z, link, 0)
     nx, ny, nz = normal(body, face, o, x, y, z)
     return apart - approach(joint, frame, chord, x, y, z, link, 0, nx, ny, nz)
 
@@ -672,18 +688,23 @@ def seed_pair(arm: ArmArrays, bounds: BoundArrays, w: Work, a: int, b: int, low:
         if mark[i, 0] != now:
             put(ball, part, frame, at, mark, now, i)
     link, base = int(part[a, 6]), int(part[b, 6])
+    wide = travel_around(joint, frame, chord, w.part[a, 0], w.part[a, 1], w.part[a, 2], link, base, part[a, 7])
     for i in range(int(part[a, 4]), int(part[a, 5])):
-        x, y, z = at[i, 0], at[i, 1], at[i, 2]
-        reach = travel(joint, frame, chord, x, y, z, link, base)
+        x, y, z, reach = at[i, 0], at[i, 1], at[i, 2], -1.0
         for j in range(int(part[b, 4]), int(part[b, 5])):
             dx, dy, dz = x - at[j, 0], y - at[j, 1], z - at[j, 2]
-            square, far = dx * dx + dy * dy + dz * dz, reach + ball[i, 3] + ball[j, 3] + bounds.pad
+            square, far = dx * dx + dy * dy + dz * dz, wide + ball[i, 3] + ball[j, 3] + bounds.pad
+            if not full and square > far * far:
+                continue
+            if reach < 0.0:
+                reach = travel(joint, frame, chord, x, y, z, link, base)
+            far = reach + ball[i, 3] + ball[j, 3] + bounds.pad
             if not full and square > far * far:
                 continue
             apart = math.sqrt(square)
             gap, most = apart - ball[i, 3] - ball[j, 3], reach
             if apart > SLIM:
-                most = min(reach, approach(joint, frame, chord, x, y, z, link, base, dx / apart, dy / apart, dz / apart))
+                most = approach(joint, frame, chord, x, y, z, link, base, dx / apart, dy / apart, dz / apart)
             here = max(low, gap - most - bounds.pad)
             if here >= 0.0 and not full:
                 continue
@@ -734,14 +755,10 @@ def refine_env(
         if mark[int(ball[s, 5]), 0] != now:
             put(ball, part, frame, at, mark, now, int(ball[s, 5]))
         x, y, z = at[s, 0], at[s, 1], at[s, 2]
-        if at[s, 3] < 0.0:
-            at[s, 3] = travel(joint, frame, chord, x, y, z, int(ball[s, 4]), 0)
         apart = distance(body, face, o, x, y, z)
         gap, less = apart - ball[s, 3] - body[o, O_GROW], body[o, O_SPEED] * t1 + bounds.pad
-        low = max(env[source, k, 1], gap - at[s, 3] - less)
-        if low < bounds.clearance or full:
-            far = nearest(joint, frame, chord, body, face, o, x, y, z, int(ball[s, 4]), apart)
-            low = max(low, far - ball[s, 3] - body[o, O_GROW] - less)
+        far = nearest(joint, frame, chord, body, face, o, x, y, z, int(ball[s, 4]), apart)
+        low = max(env[source, k, 1], far - ball[s, 3] - body[o, O_GROW] - less)
         if low >= bounds.clearance and not full:
             continue
         if keep_env(w, bounds, s, o, pair, ball[s, 4], low, gap - body[o, O_SPEED] * t, t, full, level):
@@ -750,27 +767,27 @@ def refine_env(
 
 
 @njit(cache=True, error_model="numpy")
-def refine_own(arm: ArmArrays, bounds: BoundArrays, w: Work, t: float, full: bool, level: int) -> bool:
-    """Balls of the arm left at ``level - 1``, like :func:`refine_env`."""
+def refine_own(
+    arm: ArmArrays, bounds: BoundArrays, w: Work, t: float, full: bool, level: int, source: int, count: int
+) -> bool:
+    """Pairs of the arm's balls, like :func:`refine_env`."""
     ball, part, at, mark, own = arm.ball, arm.part, w.ball, w.mark, w.own
     joint, frame, chord = arm.joint, w.frame, w.chord
-    now, last, base, reach = w.counts[w.counts.shape[0] - 1, 0], -1, -1, 0.0
-    for k in range(w.counts[level - 1, 1]):
-        i, j = int(own[level - 1, k, 0]), int(own[level - 1, k, 1])
+    now = w.counts[w.counts.shape[0] - 1, 0]
+    for k in range(count):
+        i, j = int(own[source, k, 0]), int(own[source, k, 1])
         for s in (i, j):
             if mark[int(ball[s, 5]), 0] != now:
                 put(ball, part, frame, at, mark, now, int(ball[s, 5]))
-        if i != last or int(ball[j, 4]) != base:
-            last, base = i, int(ball[j, 4])
-            reach = travel(joint, frame, chord, at[i, 0], at[i, 1], at[i, 2], int(ball[i, 4]), base)
-        dx, dy, dz = at[i, 0] - at[j, 0], at[i, 1] - at[j, 1], at[i, 2] - at[j, 2]
+        x, y, z, link, base = at[i, 0], at[i, 1], at[i, 2], int(ball[i, 4]), int(ball[j, 4])
+        dx, dy, dz = x - at[j, 0], y - at[j, 1], z - at[j, 2]
         apart = math.sqrt(dx * dx + dy * dy + dz * dz)
         gap = apart - ball[i, 3] - ball[j, 3]
-        low = max(own[level - 1, k, 2], gap - reach - bounds.pad)
-        if (low < 0.0 or full) and apart > SLIM:
-            x, y, z = at[i, 0], at[i, 1], at[i, 2]
-            less = approach(joint, frame, chord, x, y, z, int(ball[i, 4]), base, dx / apart, dy / apart, dz / apart)
-            low = max(low, gap - less - bounds.pad)
+        if apart > SLIM:
+            less = approach(joint, frame, chord, x, y, z, link, base, dx / apart, dy / apart, dz / apart)
+        else:
+            less = travel(joint, frame, chord, x, y, z, link, base)
+        low = max(own[source, k, 2], gap - less - bounds.pad)
         if low >= 0.0 and not full:
             continue
         if keep_own(w, bounds, i, j, ball[i, 4], ball[j, 4], low, gap, t, full, level):
@@ -781,11 +798,12 @@ def refine_own(arm: ArmArrays, bounds: BoundArrays, w: Work, t: float, full: boo
 @njit(cache=True, error_model="numpy")
 def descend(
     arm: ArmArrays, scene: SceneArrays, bounds: BoundArrays, w: Work, segment: Array, times: Array, begin: float, end: float,
-    offset: float, full: bool, row: int, listed: int,
+    offset: float, full: bool, row: int, listed: int, listed_own: int,
 ) -> bool:
     """Adaptive check of the interval [begin, end] of the motion with ``segment`` (M, n, 4) for the pairs in row ``row``.
 
-    ``listed``: further balls and obstacles, in the last row of ``w.env``. Fills ``w.best``. True: the search ends.
+    ``row`` < 0: none but those listed, ``listed`` balls and obstacles in the last row of ``w.env`` and ``listed_own`` balls and
+    balls in that of ``w.own``. Fills ``w.best``. True: the search ends.
     """
     stack, counts = w.stack, w.counts
     stack[0, 0], stack[0, 1], stack[0, 2] = begin, end, 0.0
@@ -797,14 +815,15 @@ def descend(
         counts[level, 0] = counts[level, 1] = 0
         place(arm.joint, bounds.tracking, bounds.joint_pad, bounds.travel, w.frame, w.chord, segment, times, t0, t1)
         if level == 0:
-            hit = seed_env(arm, scene, bounds, w, t0 + offset, t1 + offset, full, row)
-            hit = hit or seed_own(arm, bounds, w, 0.5 * (t0 + t1) + offset, full, row)
-            last = w.env.shape[0] - 1
+            hit = row >= 0 and seed_env(arm, scene, bounds, w, t0 + offset, t1 + offset, full, row)
+            hit = hit or (row >= 0 and seed_own(arm, bounds, w, 0.5 * (t0 + t1) + offset, full, row))
+            last = w.own.shape[0] - 1
             hit = hit or refine_env(arm, scene, bounds, w, t0 + offset, t1 + offset, full, 0, last, listed)
+            hit = hit or refine_own(arm, bounds, w, 0.5 * (t0 + t1) + offset, full, 0, last, listed_own)
         else:
-            many = counts[level - 1, 0]
+            many, own = counts[level - 1, 0], counts[level - 1, 1]
             hit = refine_env(arm, scene, bounds, w, t0 + offset, t1 + offset, full, level, level - 1, many)
-            hit = hit or refine_own(arm, bounds, w, 0.5 * (t0 + t1) + offset, full, level)
+            hit = hit or refine_own(arm, bounds, w, 0.5 * (t0 + t1) + offset, full, level, level - 1, own)
         if hit:
             return True
         if level < bounds.levels and counts[level, 0] + counts[level, 1] > 0:
@@ -829,7 +848,7 @@ def occupancy(
         row = i + 1 if culled else 0
         if w.todo[row, 0] + w.todo[row, 1] == 0:
             continue
-        if descend(arm, scene, bounds, w, w.segment, times, end * i / top, end * (i + 1) / top, offset, full, row, 0):
+        if descend(arm, scene, bounds, w, w.segment, times, end * i / top, end * (i + 1) / top, offset, full, row, 0, 0):
             return True
     return w.best[0] < bounds.clearance or w.best[4] < 0.0
 
@@ -1061,21 +1080,26 @@ def cull(
 class Lanes(NamedTuple):
     """Backups of one head side by side; every array is flat, rows of LANES numbers that :func:`row` finds.
 
-    ``k`` (n rows), ``centre`` (n) joint positions, ``chord`` (n), ``turn`` (2 n) cosine and sine, ``axes`` (9 (n + 1)) and
-    ``origin`` (3 (n + 1)) the links' frames for q = c, ``part`` (4 Q) centre and travel, ``gap`` (1), ``alive`` (1) 1 or 0.
-    ``placed`` (Q, 2) whether the part's rows hold this interval, and its balls' rows, ``ball`` (4 S); ``spread`` (Q, 8) least
-    and greatest of each of a part's rows. ``env`` (LANES, S * O) lists ball * O + obstacle not clear as a whole, ``listed``
+    ``k`` (n rows), ``centre`` (n) joint positions, ``radius`` and ``chord`` (n), ``before`` (n + 1) the sum of the radii of the
+    turning joints before a joint, ``turn`` (2 n) cosine and sine, ``axes`` (9 (n + 1)) and ``origin`` (3 (n + 1)) the links'
+    frames for q = c, ``part`` (4 Q) centre and travel, ``gap`` (1), ``near`` (6) scratch of :func:`lane_near`, ``alive`` (1) 1
+    or 0. ``placed`` (Q, 2) whether the part's rows hold this interval, and its balls' rows, ``ball`` (4 S), whose travel is a
+    bound for all balls of the part; ``spread`` (Q, 8) least and greatest of each of a part's rows. ``env`` (LANES, S * O) lists
+    ball * O + obstacle not clear as a whole, ``listed``
     (LANES,) how many. ``segment`` (LANES, 5, n, 4) as in :class:`Work`, and ``built`` (LANES,) whether it is there.
     """
 
     k: Array
     centre: Array
+    radius: Array
     chord: Array
+    before: Array
     turn: Array
     axes: Array
     origin: Array
     part: Array
     gap: Array
+    near: Array
     alive: Array
     placed: Flags
     ball: Array
@@ -1093,8 +1117,9 @@ def make_lanes(n: int, parts: int, balls: int, obstacles: int) -> Lanes:
     for i in (0, 4, 8):
         axes[i * LANES : (i + 1) * LANES] = 1.0
     return Lanes(
-        np.empty(n * LANES), np.empty(n * LANES), np.empty(n * LANES), np.empty(2 * n * LANES), axes,
-        np.zeros(3 * (n + 1) * LANES), np.empty(4 * max(2, parts) * LANES), np.empty(LANES), np.empty(LANES),
+        np.empty(n * LANES), np.empty(n * LANES), np.empty(n * LANES), np.empty(n * LANES), np.zeros((n + 1) * LANES),
+        np.empty(2 * n * LANES), axes,
+        np.zeros(3 * (n + 1) * LANES), np.empty(4 * max(2, parts) * LANES), np.empty(LANES), np.empty(6 * LANES), np.empty(LANES),
         np.empty((parts, 2), np.bool_), np.empty(4 * balls * LANES), np.empty((parts, 8)),
         np.empty((LANES, balls * obstacles), np.int64), np.empty(LANES, np.int64), np.empty((LANES, 5, n, 4)),
         np.empty(LANES, np.bool_),
@@ -1242,25 +1267,29 @@ def lane_place(
     The range of a cubic over the interval lies within its Bezier points, and
     ``2 sin(r/2) <= r - r^3/24 + r^5/1920`` (an alternating series) for r <= pi.
     """
-    joint, k, centre, chord = arm.joint, lanes.k, lanes.centre, lanes.chord
+    joint, k, centre, radius, chord, before = arm.joint, lanes.k, lanes.centre, lanes.radius, lanes.chord, lanes.before
     mid = 0.5 * (t0 + t1)
     for d in range(joint.shape[0]):
         at = row(d)
         q0, q1 = lane_position(zero, times, d, mid), lane_position(unit, times, d, mid)
         for x in range(LANES):
             centre[at + x] = q0 + q1 * k[at + x]
-            chord[at + x] = 0.0
+            radius[at + x] = 0.0
         for i in range(zero.shape[0]):
             s0, s1 = max(t0, times[i]), min(t1, times[i + 1])
             if s0 < s1:
-                widen(centre, chord, at, k, zero, unit, times, i, d, s0, s1)
+                widen(centre, radius, at, k, zero, unit, times, i, d, s0, s1)
         more, scale = bounds.tracking[d] + bounds.joint_pad, bounds.travel
         if joint[d, J_SLIDES] != 0.0:
             for x in range(LANES):
-                chord[at + x] = chord[at + x] * scale + more
+                radius[at + x] = radius[at + x] * scale + more
+                chord[at + x] = radius[at + x]
+                before[at + LANES + x] = before[at + x]
         else:
             for x in range(LANES):
-                r = smaller(chord[at + x] * scale + more, math.pi)
+                radius[at + x] = radius[at + x] * scale + more
+                before[at + LANES + x] = before[at + x] + radius[at + x]
+                r = smaller(radius[at + x], math.pi)
                 chord[at + x] = r * (1.0 + r * r * (-1.0 / 24.0 + r * r * (1.0 / 1920.0)))
     lane_frames(joint, centre, lanes.turn, lanes.axes, lanes.origin, joint.shape[0])
     lanes.placed[:, :] = False
@@ -1282,9 +1311,10 @@ def lane_point(axes: Array, origin: Array, link: int, px: float, py: float, pz: 
 
 @njit(cache=True, error_model="numpy")
 def lane_travel(
-    joint: Array, axes: Array, origin: Array, chord: Array, at: Array, where: int, link: int, base: int, out: Array, to: int
+    joint: Array, axes: Array, origin: Array, chord: Array, at: Array, where: int, link: int, base: int, width: float,
+    out: Array, to: int,
 ) -> None:
-    """No less than :func:`travel` of the points in three rows of ``at`` from ``where`` on; into the row of ``out`` at ``to``.
+    """No less than :func:`travel_around` the points in three rows of ``at`` from ``where`` on; into the row of ``out`` at ``to``.
 
     ``sqrt(s) <= (s / m + m) / 2`` for any m > 0: with m the first lane's root, which the others are not far from, it costs less.
     """
@@ -1300,14 +1330,14 @@ def lane_travel(
         dx, dy, dz = at[where] - origin[o], at[where + LANES] - origin[o + LANES], at[where + 2 * LANES] - origin[o + 2 * LANES]
         along = dx * axes[e + 2 * LANES] + dy * axes[e + 5 * LANES] + dz * axes[e + 8 * LANES]
         m = math.sqrt(max(1e-4, dx * dx + dy * dy + dz * dz - along * along))
-        scale = 0.5 / m
+        scale, least = 0.5 / m, 0.5 * m + width
         for x in range(LANES):
             dx, dy = at[where + x] - origin[o + x], at[where + LANES + x] - origin[o + LANES + x]
             dz = at[where + 2 * LANES + x] - origin[o + 2 * LANES + x]
             ux, uy, uz = axes[e + 2 * LANES + x], axes[e + 5 * LANES + x], axes[e + 8 * LANES + x]
             cx, cy, cz = dy * uz - dz * uy, dz * ux - dx * uz, dx * uy - dy * ux
             total = out[to + x]
-            out[to + x] = total + chord[c + x] * ((cx * cx + cy * cy + cz * cz) * scale + 0.5 * m + total)
+            out[to + x] = total + chord[c + x] * ((cx * cx + cy * cy + cz * cz) * scale + least + total)
 
 
 @njit(cache=True, error_model="numpy")
@@ -1317,7 +1347,7 @@ def lane_part(
     """Centre and travel, in the base frame, of part ``i``: four rows of ``at`` from ``where`` on; their ranges in ``spread``."""
     link = int(part[i, 6])
     lane_point(axes, origin, link, part[i, 0], part[i, 1], part[i, 2], at, where)
-    lane_travel(joint, axes, origin, chord, at, where, link, 0, at, (where + 3 * LANES) & ROWS)
+    lane_travel(joint, axes, origin, chord, at, where, link, 0, 0.0, at, (where + 3 * LANES) & ROWS)
     where &= ROWS
     for y in range(4):
         r = (where + y * LANES) & ROWS
@@ -1387,12 +1417,12 @@ def lane_gap(body: Array, face: Array, o: int, at: Array, where: int, more: floa
 
 
 @njit(cache=True, error_model="numpy")
-def lane_list(gap: Array, alive: Array, todo: IntArray, numbers: IntArray, first: int, kind: int, entry: int) -> None:
-    """Note ``entry`` in the list of every living lane whose ``gap`` is negative: rows ``first`` .. of ``todo``."""
+def lane_list(gap: Array, alive: Array, todo: IntArray, numbers: IntArray, first: int, entry: int) -> None:
+    """Note ``entry`` in the list of every living lane whose ``gap`` is negative: rows ``first`` .. of ``todo_own``."""
     for x in range(LANES):
         if not gap[x] >= 0.0 and alive[x] > 0.0:
-            todo[first + x, numbers[first + x, kind]] = entry
-            numbers[first + x, kind] += 1
+            todo[first + x, numbers[first + x, 1]] = entry
+            numbers[first + x, 1] += 1
 
 
 @njit(cache=True, error_model="numpy")
@@ -1405,21 +1435,77 @@ def lane_count(gap: Array, alive: Array) -> int:
 
 
 @njit(cache=True, error_model="numpy")
+def lane_approach(joint: Array, lanes: Lanes, at: Array, where: int, link: int, base: int) -> None:
+    """:func:`approach` of the points in three rows of ``at`` from ``where`` on, along the first three rows of ``lanes.near``.
+
+    Into the fifth row; no less than :func:`approach` where the first three rows hold a unit vector.
+    """
+    near, axes, origin, chord, radius, before = lanes.near, lanes.axes, lanes.origin, lanes.chord, lanes.radius, lanes.before
+    where, first = where & ROWS, row(base)
+    for x in range(LANES):
+        near[4 * LANES + x] = near[5 * LANES + x] = 0.0
+    for j in range(link - 1, base - 1, -1):
+        c, e, o = row(j), row(9 * (j + 1)), row(3 * (j + 1))
+        if joint[j, J_SLIDES] != 0.0:
+            for x in range(LANES):
+                along = near[x] * axes[e + 2 * LANES + x] + near[LANES + x] * axes[e + 5 * LANES + x]
+                along += near[2 * LANES + x] * axes[e + 8 * LANES + x]
+                near[4 * LANES + x] += radius[c + x] * (abs(along) + (before[c + x] - before[first + x]))
+                near[5 * LANES + x] += radius[c + x]
+            continue
+        for x in range(LANES):
+            dx, dy = at[where + x] - origin[o + x], at[where + LANES + x] - origin[o + LANES + x]
+            dz = at[where + 2 * LANES + x] - origin[o + 2 * LANES + x]
+            ux, uy, uz = axes[e + 2 * LANES + x], axes[e + 5 * LANES + x], axes[e + 8 * LANES + x]
+            cx, cy, cz = uy * dz - uz * dy, uz * dx - ux * dz, ux * dy - uy * dx
+            along, r = near[x] * cx + near[LANES + x] * cy + near[2 * LANES + x] * cz, radius[c + x]
+            far = math.sqrt(cx * cx + cy * cy + cz * cz) + near[5 * LANES + x]
+            near[4 * LANES + x] += r * (abs(along) + far * (0.5 * r + (before[c + x] - before[first + x])))
+            near[5 * LANES + x] += chord[c + x] * far
+    for x in range(LANES):
+        near[4 * LANES + x] = smaller(near[4 * LANES + x], near[5 * LANES + x])
+
+
+@njit(cache=True, error_model="numpy")
+def lane_near(
+    arm: ArmArrays, scene: SceneArrays, lanes: Lanes, at: Array, where: int, link: int, o: int, more: float, gap: Array
+) -> None:
+    """Sharpen ``gap`` (LANES) of :func:`lane_gap`, where negative, by the direction of the obstacle; see :func:`nearest`."""
+    body, face, near, alive, where = scene.obstacle, scene.face, lanes.near, lanes.alive, where & ROWS
+    for x in range(LANES):
+        near[x] = near[LANES + x] = near[2 * LANES + x] = 0.0
+        near[3 * LANES + x] = -math.inf
+    for x in range(LANES):
+        if not gap[x] >= 0.0 and alive[x] > 0.0:
+            px, py, pz = at[where + x], at[where + LANES + x], at[where + 2 * LANES + x]
+            apart = distance(body, face, o, px, py, pz)
+            if apart > SLIM:
+                nx, ny, nz = normal(body, face, o, px, py, pz)
+                near[x], near[LANES + x], near[2 * LANES + x], near[3 * LANES + x] = nx, ny, nz, apart
+    lane_approach(arm.joint, lanes, at, where, link, 0)
+    for x in range(LANES):
+        gap[x] = gap[x] if gap[x] >= 0.0 else near[3 * LANES + x] - near[4 * LANES + x] - more
+
+
+@njit(cache=True, error_model="numpy")
 def lane_balls(arm: ArmArrays, scene: SceneArrays, bounds: BoundArrays, lanes: Lanes, i: int, o: int, t1: float) -> None:
     """All balls of part ``i`` against obstacle ``o``; those not clear go to the lanes' lists."""
     ball, body, face, at, gap, alive = arm.ball, scene.obstacle, scene.face, lanes.ball, lanes.gap, lanes.alive
     env, listed, link, first, last = lanes.env, lanes.listed, int(arm.part[i, 6]), int(arm.part[i, 4]), int(arm.part[i, 5])
     if not lanes.placed[i, 1]:
         lanes.placed[i, 1] = True
+        most, width = row(4 * first + 3), arm.part[i, 7]
+        lane_travel(arm.joint, lanes.axes, lanes.origin, lanes.chord, lanes.part, row(4 * i), link, 0, width, at, most)
         for s in range(first, last):
-            where = row(4 * s)
-            lane_point(lanes.axes, lanes.origin, link, ball[s, 0], ball[s, 1], ball[s, 2], at, where)
-            end = (where + 3 * LANES) & ROWS
-            lane_travel(arm.joint, lanes.axes, lanes.origin, lanes.chord, at, where, link, 0, at, end)
+            lane_point(lanes.axes, lanes.origin, link, ball[s, 0], ball[s, 1], ball[s, 2], at, row(4 * s))
+            to = row(4 * s + 3)
+            for x in range(LANES):
+                at[to + x] = at[most + x]
     grown = bounds.clearance + bounds.pad + body[o, O_GROW] + body[o, O_SPEED] * t1
     for s in range(first, last):
         lane_gap(body, face, o, at, row(4 * s), grown + ball[s, 3], gap)
         if lane_count(gap, alive) > 0:
+            lane_near(arm, scene, lanes, at, row(4 * s), link, o, grown + ball[s, 3], gap)
             for x in range(LANES):
                 if not gap[x] >= 0.0 and alive[x] > 0.0:
                     env[x, listed[x]] = s * body.shape[0] + o
@@ -1437,9 +1523,9 @@ def apart_from_box(spread: Array, i: int, body: Array, o: int) -> float:
 
 @njit(cache=True, error_model="numpy")
 def lane_env(
-    arm: ArmArrays, scene: SceneArrays, bounds: BoundArrays, w: Work, lanes: Lanes, t1: float, r: int, first: int
+    arm: ArmArrays, scene: SceneArrays, bounds: BoundArrays, w: Work, lanes: Lanes, t1: float, r: int
 ) -> None:
-    """Pairs of part and obstacle of row ``r`` that are not clear as a whole, for each lane: rows ``first`` .. of the lists."""
+    """Pairs of part and obstacle of row ``r``, in all lanes; what balls are not clear go to the lanes' lists."""
     todo, numbers, body, face, part, joint = w.todo_env, w.todo, scene.obstacle, scene.face, arm.part, arm.joint
     at, gap, alive, placed, obstacles = lanes.part, lanes.gap, lanes.alive, lanes.placed, scene.obstacle.shape[0]
     axes, origin, chord, spread = lanes.axes, lanes.origin, lanes.chord, lanes.spread
@@ -1453,11 +1539,8 @@ def lane_env(
         if apart_from_box(spread, i, body, o) > body[o, O_ROUND] + more + spread[i, 7]:
             continue  # in every lane
         lane_gap(body, face, o, at, where, more, gap)
-        close = lane_count(gap, alive)
-        if close >= LANES_PAY:
+        if lane_count(gap, alive) > 0:
             lane_balls(arm, scene, bounds, lanes, i, o, t1)
-        elif close > 0:
-            lane_list(gap, alive, todo, numbers, first, 0, todo[r, y])
 
 
 @njit(cache=True, error_model="numpy")
@@ -1473,7 +1556,7 @@ def lane_apart(at: Array, a: int, b: int, travel_at: Array, where: int, more: fl
 
 @njit(cache=True, error_model="numpy")
 def lane_own(arm: ArmArrays, bounds: BoundArrays, w: Work, lanes: Lanes, r: int, first: int) -> None:
-    """:func:`lane_env` for pairs of parts."""
+    """Pairs of parts that are not clear as a whole, for each lane: rows ``first`` .. of the lists."""
     todo, numbers, part, pairs, joint = w.todo_own, w.todo, arm.part, arm.pairs, arm.joint
     at, gap, alive, placed, centre = lanes.part, lanes.gap, lanes.alive, lanes.placed, lanes.centre
     axes, origin, chord, spread = lanes.axes, lanes.origin, lanes.chord, lanes.spread
@@ -1486,10 +1569,10 @@ def lane_own(arm: ArmArrays, bounds: BoundArrays, w: Work, lanes: Lanes, r: int,
                 lane_part(joint, part, axes, origin, chord, at, row(4 * p), p, spread)
         lane_apart(at, a, b, at, (a + 3 * LANES) & ROWS, more, gap)  # the travel in the base frame is more
         if lane_count(gap, alive) > 0:
-            # the centres are no longer needed: their first row takes the travel relative to part j's link
-            lane_travel(joint, axes, origin, chord, at, a, int(part[i, 6]), int(part[j, 6]), centre, 0)
+            # the joints' centres are no longer needed: their first row takes the travel relative to part j's link
+            lane_travel(joint, axes, origin, chord, at, a, int(part[i, 6]), int(part[j, 6]), 0.0, centre, 0)
             lane_apart(at, a, b, centre, 0, more, gap)
-            lane_list(gap, alive, todo, numbers, first, 1, todo[r, y])
+            lane_list(gap, alive, todo, numbers, first, todo[r, y])
 
 
 @njit(cache=True, error_model="numpy")
@@ -1542,14 +1625,65 @@ def lane_segments(times: Array, zero: Array, unit: Array, lanes: Lanes, x: int) 
 
 
 @njit(cache=True, error_model="numpy")
+def take(lanes: Lanes, w: Work, n: int, x: int) -> None:
+    """Frames and chords of lane x into ``w``, as :func:`place` leaves them; a new interval begins."""
+    frame, chord, axes, origin = w.frame, w.chord, lanes.axes, lanes.origin
+    w.counts[w.counts.shape[0] - 1, 0] += 1
+    for link in range(n + 1):
+        for e in range(9):
+            frame[link, e] = axes[row(9 * link + e) + x]
+        for e in range(3):
+            frame[link, 9 + e] = origin[row(3 * link + e) + x]
+    for d in range(n):
+        chord[d], chord[n + d] = lanes.chord[row(d) + x], lanes.radius[row(d) + x]
+
+
+@njit(cache=True, error_model="numpy")
+def settle_own(arm: ArmArrays, bounds: BoundArrays, w: Work, lanes: Lanes, x: int, first: int) -> int:
+    """Balls of the arm that lane x is not clear of for the whole interval, of the pairs of parts in its list.
+
+    Writes them to the last row of ``w.own``; returns how many.
+    """
+    ball, part, joint, pairs, todo, at, mark = arm.ball, arm.part, arm.joint, arm.pairs, w.todo_own, w.ball, w.mark
+    frame, chord, own, parts = w.frame, w.chord, w.own, lanes.part
+    last, kept = w.own.shape[0] - 1, 0
+    take(lanes, w, joint.shape[0], x)
+    now = w.counts[w.counts.shape[0] - 1, 0]
+    for y in range(w.todo[first + x, 1]):
+        a, b = pairs[todo[first + x, y], 0], pairs[todo[first + x, y], 1]
+        for i in (a, b):
+            if mark[i, 0] != now:
+                put(ball, part, frame, at, mark, now, i)
+        link, base, where = int(part[a, 6]), int(part[b, 6]), row(4 * a) + x
+        px, py, pz = parts[where], parts[where + LANES], parts[where + 2 * LANES]
+        wide = travel_around(joint, frame, chord, px, py, pz, link, base, part[a, 7]) + bounds.pad
+        for i in range(int(part[a, 4]), int(part[a, 5])):
+            px, py, pz = at[i, 0], at[i, 1], at[i, 2]
+            for j in range(int(part[b, 4]), int(part[b, 5])):
+                dx, dy, dz = px - at[j, 0], py - at[j, 1], pz - at[j, 2]
+                square, far = dx * dx + dy * dy + dz * dz, wide + ball[i, 3] + ball[j, 3]
+                if square > far * far:
+                    continue
+                apart = math.sqrt(square)
+                if apart > SLIM:
+                    less = approach(joint, frame, chord, px, py, pz, link, base, dx / apart, dy / apart, dz / apart)
+                    if apart - less >= ball[i, 3] + ball[j, 3] + bounds.pad:
+                        continue
+                own[last, kept, 0], own[last, kept, 1], own[last, kept, 2] = i, j, -math.inf
+                kept += 1
+    return kept
+
+
+@njit(cache=True, error_model="numpy")
 def side_by_side(
     arm: ArmArrays, scene: SceneArrays, bounds: BoundArrays, family: FamilyArrays, w: Work, lanes: Lanes, zero: Array,
     unit: Array, q: Array, v: Array, a: Array, k: Array, offset: float, feasible: Flags, clearance: Array,
 ) -> None:
     """Up to LANES backups k (B, n) of one head that ends in the state q, v, a (n,); fills ``feasible`` and ``clearance`` (B,).
 
-    Whole parts against the culled pairs in all lanes at once; what is not clear that way goes lane by lane through
-    :func:`descend`. So the verdicts are those of :func:`check`: only where it looks first differs.
+    Whole parts against the culled pairs, then balls, in all lanes at once; what is not clear that way goes lane by lane through
+    :func:`descend`. It would find each bound on the way no less, so the verdicts are those of :func:`check`: only where it
+    looks first differs.
     """
     n, count, times, alive = k.shape[1], k.shape[0], family.times, lanes.alive
     for d in range(n):
@@ -1574,7 +1708,7 @@ def side_by_side(
                 clearance[x] = -math.inf
     for y in range(w.counts[w.counts.shape[0] - 1, 1]):
         lane_touch(arm, scene, bounds, lanes, times, zero, unit, offset, w.killer[y], clearance)
-    end, last = times[5], w.env.shape[0] - 1
+    end, last = times[5], w.own.shape[0] - 1
     top = tops(end, bounds)
     first = top + 1
     for i in range(top):
@@ -1584,11 +1718,14 @@ def side_by_side(
         w.todo[first:, :] = 0
         lanes.listed[:] = 0
         lane_place(arm, bounds, times, zero, unit, lanes, begin, stop)
-        lane_env(arm, scene, bounds, w, lanes, stop + offset, i + 1, first)
+        lane_env(arm, scene, bounds, w, lanes, stop + offset, i + 1)
         lane_own(arm, bounds, w, lanes, i + 1, first)
         for x in range(count):
             listed = lanes.listed[x]
-            if alive[x] == 0.0 or w.todo[first + x, 0] + w.todo[first + x, 1] + listed == 0:
+            if alive[x] == 0.0 or w.todo[first + x, 1] + listed == 0:
+                continue
+            listed_own = settle_own(arm, bounds, w, lanes, x, first) if w.todo[first + x, 1] > 0 else 0
+            if listed + listed_own == 0:
                 continue
             for y in range(listed):
                 w.env[last, y, 0], w.env[last, y, 1] = lanes.env[x, y], -math.inf
@@ -1596,7 +1733,9 @@ def side_by_side(
                 lane_segments(times, zero, unit, lanes, x)
             w.best[:] = -1.0
             w.best[0] = w.best[4] = w.best[8] = math.inf
-            if descend(arm, scene, bounds, w, lanes.segment[x], times, begin, stop, offset, False, first + x, listed):
+            if descend(
+                arm, scene, bounds, w, lanes.segment[x], times, begin, stop, offset, False, -1, listed, listed_own
+            ):
                 alive[x], clearance[x] = 0.0, min(w.best[0], w.best[4])
                 remember(w)
                 lane_touch(arm, scene, bounds, lanes, times, zero, unit, offset, w.killer[0], clearance)
