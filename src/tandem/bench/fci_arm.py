@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.spatial import cKDTree
 
-from tandem.bench.fci_server import Wire
+from tandem.bench.fci_server import Wire, loop_cpu
 from tandem.bench.wander import Wanderer
 from tandem.core.trajectory import Trajectory
 from tandem.core.types import Commitment
@@ -36,7 +36,7 @@ def simulated_loop(arm: ArmModel, ip: str, *, patient: bool = False, **options: 
     config = loop_config(arm, [TRACKING] * arm.n, {"ip": ip, "realtime": False, **options})
     config = replace(config, max_drift=MAX_DRIFT)
     if not patient:
-        return config
+        return replace(config, cpu=loop_cpu())
     config.backend_options["answer_within"] = 60.0
     executor = replace(config.executor, stale_after=1.0, latch_step=1.0)
     return replace(config, executor=executor, max_drift=60.0, owner_timeout=20.0)
@@ -138,6 +138,7 @@ class Driver:
 
     def __init__(self, client: FastLoopClient, wanderer: Wanderer, lead: float = 0.12) -> None:
         self.client, self.played = client, list[CertifiedTrajectory]()
+        self._lock = threading.Lock()  #: both sides change the list
         self._wanderer, self._lead = wanderer, lead
         self._ending, self._allowed = threading.Event(), threading.Event()
         self._thread = threading.Thread(target=self._drive, name="wander", daemon=True)
@@ -156,11 +157,13 @@ class Driver:
                 plan = self._wanderer.plan(self.client.commitment(), state.stamp, at)
                 if plan is None:
                     continue
-                self.played.append(plan)  # also where the answer does not come: it may be played
+                with self._lock:
+                    self.played.append(plan)  # also where the answer does not come: it may be played
                 if self.client.submit(plan).accepted:
                     switch = at
                 else:
-                    self.played = [p for p in self.played if p is not plan]  # arrays do not compare
+                    with self._lock:
+                        self.played = [p for p in self.played if p is not plan]  # arrays do not compare
             except FastLoopError:
                 continue  # the one who looks after the loop sees that for itself
 
@@ -174,7 +177,8 @@ class Driver:
 
     def forget(self) -> None:
         """Begin a new list of what was played; what may still be playing stays in it."""
-        self.played = self.played[-3:]
+        with self._lock:
+            self.played = self.played[-3:]
 
     def close(self) -> None:
         """End the thread, not the loop."""
