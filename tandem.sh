@@ -241,7 +241,9 @@ main() {
         test) shift; system_packages; warm_up; ensure_fci_env || say "tests against the FCI are left out: $TANDEM_FCI_MISSING"; run_tests "$@" ;;
         bench) [[ ${2:-} != faults && ${2:-} != bridge ]] || ensure_fci_env || die "no FCI simulator: $TANDEM_FCI_MISSING"
             exec "$ENV/bin/python" -m tandem.cli.main "$@" ;;
-        demo) system_packages; warm_up; exec "$ENV/bin/python" -m tandem.cli.main "$@" ;;
+        demo) system_packages; warm_up
+            [[ " $* " != *[\ =]fci\ * ]] || ensure_fci_env || die "no FCI simulator: $TANDEM_FCI_MISSING"
+            exec "$ENV/bin/python" -m tandem.cli.main "$@" ;;
         *) exec "$ENV/bin/python" -m tandem.cli.main "${@:---help}" ;;
     esac
 }

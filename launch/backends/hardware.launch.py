@@ -6,6 +6,8 @@ from pathlib import Path
 from launch.actions import DeclareLaunchArgument, IncludeLaunchDescription, OpaqueFunction
 from launch.launch_description_sources import PythonLaunchDescriptionSource
 from launch.substitutions import LaunchConfiguration
+from launch_ros.actions import Node
+from launch_ros.parameter_descriptions import ParameterValue
 
 from launch import LaunchContext, LaunchDescription
 
@@ -30,8 +32,8 @@ def numbers(context: LaunchContext, name: str, count: int) -> list[float]:
     return values
 
 
-def bridge(context: LaunchContext) -> list[IncludeLaunchDescription]:
-    """The bridge with its driver's options.
+def bridge(context: LaunchContext) -> list[object]:
+    """The bridge with its driver's options, and for a twin the camera that looks at it.
 
     Raises:
         RuntimeError: no address, or a malformed load.
@@ -52,10 +54,26 @@ def bridge(context: LaunchContext) -> list[IncludeLaunchDescription]:
             "inertia": numbers(context, "load_inertia", 9),
         },
     }
-    return [IncludeLaunchDescription(
+    twin, patient = switched("twin"), switched("patient")
+    if patient:
+        options |= {"answer_within": 60.0, "min_success_rate": 0.0}
+    out: list[object] = [IncludeLaunchDescription(
         PythonLaunchDescriptionSource(str(LAUNCH / "franka_bridge.launch.py")),
-        launch_arguments=[("driver", "fci"), ("driver_options", json.dumps(options)), ("priority", "50")],
+        launch_arguments=[
+            ("driver", "twin" if twin else "fci"), ("driver_options", json.dumps(options)),
+            ("priority", "0" if patient else "50"),
+            *([("max_drift", "60.0")] if patient else []),
+        ],
     )]
+    if twin:
+        out.append(Node(
+            package="tandem", executable="camera", name="camera", output="screen",
+            parameters=[
+                LaunchConfiguration("params_file"), {"scene": ParameterValue(LaunchConfiguration("scene"), value_type=str)},
+            ],
+            respawn=LaunchConfiguration("respawn"), respawn_delay=2.0, respawn_max_retries=5,
+        ))
+    return out
 
 
 def generate_launch_description() -> LaunchDescription:
@@ -76,6 +94,19 @@ def generate_launch_description() -> LaunchDescription:
         DeclareLaunchArgument(
             "enforce_realtime", default_value="true", choices=SWITCH,
             description="insist on a PREEMPT_RT kernel and real-time priority; false: for a simulated controller only",
+        ),
+        DeclareLaunchArgument(
+            "twin", default_value="false", choices=SWITCH,
+            description="a simulated scene with mug and camera about the arm: for a simulated controller, or an empty room",
+        ),
+        DeclareLaunchArgument(
+            "patient", default_value="false", choices=SWITCH,
+            description="for a simulated controller that waits for late answers, on a busy machine; never for an arm",
+        ),
+        DeclareLaunchArgument("scene", default_value="empty.yaml", description="twin: scene file, in config/scenes or a path"),
+        DeclareLaunchArgument("respawn", default_value="true", description="twin: start an ended camera again", choices=SWITCH),
+        DeclareLaunchArgument(
+            "params_file", default_value=str(LAUNCH.parent / "config" / "nodes.yaml"), description="parameters of all nodes"
         ),
         DeclareLaunchArgument("load_mass", default_value="0.0", description="load beyond what is set in Desk [kg], 0 .. 3"),
         DeclareLaunchArgument("load_centre", default_value="0,0,0", description="its centre of mass in the flange's frame [m]"),

@@ -21,6 +21,7 @@ import time
 from typing import Any
 
 import numpy as np
+from franka_sim import mujoco_franka_sim
 from franka_sim.franka_protocol import ConnectStatus, LibfrankaControllerMode, LibfrankaMotionGeneratorMode, MoveStatus
 from franka_sim.franka_sim_server import FrankaSimServer
 from franka_sim.gripper.backend import FrankaHandSim
@@ -204,12 +205,15 @@ def main() -> int:
     parser.add_argument("--host", default="127.0.0.1", help="loopback address to listen on")
     parser.add_argument("--patience", type=float, default=0.0, help="how long an unanswered cycle is held open [s]")
     parser.add_argument("--object-width", type=float, help="width of what lies between the fingers [m]")
+    parser.add_argument("--start", type=float, nargs=7, metavar="RAD", help="joints at the start [rad]")
     parser.add_argument("--fci-version", type=int, default=10, help="another than 10 refuses its clients")
     parser.add_argument("--any-address", action="store_true", help="allow addresses outside 127.0.0.0/8 (network namespaces)")
     options = parser.parse_args()
     logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(name)s: %(message)s")
     if not options.any_address and not ipaddress.ip_address(options.host).is_loopback:
         parser.error(f"--host {options.host}: only loopback addresses")
+    if options.start:
+        mujoco_franka_sim.ARM_INITIAL_Q[:] = options.start  # read when the arm is made
     OldServer.version = options.fci_version
     kind = Server if options.fci_version == 10 else OldServer
     server = kind(options.host, options.patience, options.object_width)

@@ -8,7 +8,8 @@ import secrets
 import signal
 import statistics
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
@@ -22,6 +23,7 @@ from rich.text import Text
 
 from tandem.bench import audit, recording, report
 from tandem.bench.audit import Check
+from tandem.bench.fci_server import FciServer, hardware_priority
 from tandem.bench.record import EpisodeRecord
 from tandem.cli import checks
 from tandem.cli.launching import Launched, launch_file
@@ -60,7 +62,9 @@ SHOWN_RATES = {
 @dataclass(frozen=True)
 class DemoOptions:
     """What to run. ``timeout`` counts from the first certified plan, ``start_timeout`` from the start [s]. ``resumes``: how often
-    the demo acts as the operator and resumes a stopped arm."""
+    the demo acts as the operator and resumes a stopped arm. ``backend``: "mujoco", or "fci": over the network interface of a
+    simulated controller, with the scene simulated about it (:mod:`tandem.sim.twin`); ``patience``: how long that controller
+    waits for late answers [s]."""
 
     out: Path
     scene: str
@@ -69,8 +73,14 @@ class DemoOptions:
     timeout: float = 40.0
     start_timeout: float = 120.0
     backend: str = "mujoco"
+    patience: float = 0.0
     resumes: int = 2
     render: bool = True
+
+    @property
+    def safety(self) -> str:
+        """The bounds in config/safety that the arm keeps: the simulated controller's follows less closely than a real one."""
+        return "simulated_arm" if self.backend == "fci" else "default"
 
 
 def stage(live: Live) -> str:
@@ -226,6 +236,24 @@ def _terminated(number: int, frame: FrameType | None) -> None:
     raise KeyboardInterrupt
 
 
+@contextmanager
+def _controller(options: DemoOptions, scene: MugScene) -> Iterator[list[str]]:
+    """For the backend ``fci`` the simulated controller; launch arguments that override the others.
+
+    Raises:
+        FciServerError: the simulator is not installed, or does not start.
+    """
+    if options.backend != "fci":
+        yield []
+        return
+    host = f"127.{128 + os.getpid() % 60}.{os.getpid() // 60 % 250 + 1}.1"
+    start = [f"{q:.6f}" for q in scene.start]
+    prefix = hardware_priority() if options.patience == 0.0 else ()
+    with FciServer(host, options.patience, prefix, ("--start", *start)):
+        patient = str(options.patience > 0.0).lower()
+        yield ["backend:=hardware", f"robot_ip:={host}", "enforce_realtime:=false", "twin:=true", f"patient:={patient}"]
+
+
 def run(options: DemoOptions, console: Console) -> int:
     """The whole demo; 0: mug lifted, no contact, audit passed; 1: not so.
 
@@ -240,16 +268,16 @@ def run(options: DemoOptions, console: Console) -> int:
         raise ConfigError(f"{options.out / 'topics'}: exists already; choose another folder with --out")
     arguments = [
         f"backend:={options.backend}", f"sampler:={options.sampler}", f"scene:={scene_path}", f"seed:={options.seed}",
-        "rviz:=false", "record:=false", "realtime:=true",
+        f"safety:={options.safety}", "rviz:=false", "record:=false", "realtime:=true",
     ]
     what = f"scene {scene.name}, sampler {options.sampler}, seed {options.seed}"
     console.print(f"{what}; results go to {options.out}", highlight=False)
     environment = {"TANDEM_CERTIFICATE_KEY": secrets.token_hex(32)}
     signal.signal(signal.SIGTERM, _terminated)
-    with Recorder(options.out / "topics") as recorder:
+    with Recorder(options.out / "topics") as recorder, _controller(options, scene) as more:
         _alone(recorder)
         watch = Watch(options)
-        with Launched(file, arguments, options.out / "launch.log", environment) as launched:
+        with Launched(file, [*arguments, *more], options.out / "launch.log", environment) as launched:
             give_way(RECORDING_NICENESS)
             why = _follow(watch, launched, recorder, console)
     images = recorder.live.parts.get(IMAGES, (0, "", {}))[2]
@@ -266,7 +294,7 @@ def run(options: DemoOptions, console: Console) -> int:
 def finish(options: DemoOptions, scene: MugScene, meta: dict[str, Any], console: Console) -> int:
     """From the recording in ``options.out``: audit, report, verdict."""
     heard = recording.read(options.out / "topics")
-    results = audit.audit(heard, load_arm("fr3"), load_bounds("default"), at_rest=False)
+    results = audit.audit(heard, load_arm("fr3"), load_bounds(options.safety), at_rest=False)
     audited = [f"{'ok' if c.passed else 'FAILED'}: {c.subject}: {c.text}" for c in results]
     passed = all(c.passed for c in results)
     record: EpisodeRecord = recording.to_record(heard, scene, {**meta, "audit_passed": passed, "audit": audited})

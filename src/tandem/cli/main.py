@@ -13,7 +13,7 @@ from rich.console import Console
 
 from tandem import __version__
 from tandem.cli.lazy import BenchGroup, TrainGroup, module_exists
-from tandem.core.errors import TandemError
+from tandem.core.errors import ConfigError, TandemError
 
 HELP = """Runs a learned diffusion policy on a Franka FR3, and never moves on anything that is not certified.
 
@@ -85,11 +85,22 @@ def demo(
         int, typer.Option(min=0, help="Act as the operator: resume the arm this often after it was stopped; the report says so.")
     ] = 2,
     render: Annotated[bool, typer.Option(help="Pictures and animation in the report.")] = True,
+    backend: Annotated[
+        str, typer.Option(help="mujoco; or fci: over Franka's network interface, on a simulated controller.")
+    ] = "mujoco",
+    patience: Annotated[
+        float, typer.Option(min=0.0, help="fci: how long the simulated controller waits for late answers, for busy machines [s].")
+    ] = 0.0,
 ) -> None:
     """The main job: the simulated arm picks up the mug among obstacles; a recording, an audit and a report at the end."""
     from tandem.cli.demo import DemoOptions, run
 
-    options = DemoOptions(out or default_run_folder("demo"), scene, sampler, seed, timeout, resumes=resumes, render=render)
+    if backend not in ("mujoco", "fci"):
+        raise ConfigError(f"backend {backend!r}: accepted: mujoco, fci")
+    options = DemoOptions(
+        out or default_run_folder("demo"), scene, sampler, seed, timeout, resumes=resumes, render=render, backend=backend,
+        patience=patience,
+    )
     raise typer.Exit(run(options, console))
 
 

@@ -41,7 +41,7 @@ from tandem.safety.bounds import load_bounds
 
 BACKENDS = {
     "loopback": "tandem.execution.backends.loopback:make", "mujoco": "tandem.sim.backend:make", "fci": fci_setup.BACKEND,
-    "ros2_control": ros2_control.BACKEND,
+    "ros2_control": ros2_control.BACKEND, "twin": "tandem.sim.twin:make",
 }
 #: levels of a real arm's states; what is missing is an error
 ARM_LEVELS = {
@@ -57,11 +57,11 @@ class FrankaBridgeSettings(NodeSettings):
     robot: str = setting("fr3", "arm model in config/robots, without .yaml")
     bounds: str = setting("default", "bounds in config/safety, without .yaml: the certified tracking error is watched")
     backend: str = setting(
-        "loopback", "what is driven: loopback, mujoco, fci, ros2_control, or module:callable of a backend's factory"
+        "loopback", "what is driven: loopback, mujoco, fci, twin, ros2_control, or module:callable of a backend's factory"
     )
     backend_options: str = setting("{}", "options of the backend, as JSON")
-    scene: str = setting("empty.yaml", "mujoco: scene file, in config/scenes or a path")
-    seed: int = setting(0, "mujoco: places the mug", lo=0, hi=2**31 - 1)
+    scene: str = setting("empty.yaml", "mujoco, twin: scene file, in config/scenes or a path")
+    seed: int = setting(0, "mujoco, twin: places the mug", lo=0, hi=2**31 - 1)
     certificate_key_file: str = setting("", "file (mode 0600) with the key; empty: environment variable TANDEM_CERTIFICATE_KEY")
     state_rate: float = setting(50.0, "joint states", unit="Hz", lo=10.0, hi=500.0)
     commitment_rate: float = setting(20.0, "commitment and status while nothing changes", unit="Hz", lo=5.0, hi=100.0)
@@ -158,10 +158,12 @@ class FrankaBridgeNode(TandemNode):
         fds: tuple[int, ...] = ()
         if s.backend == "ros2_control":
             config, fds = self._controlled(arm, tracking, options)
-        elif s.backend == "fci":
-            config = dataclasses.replace(
-                fci_setup.loop_config(arm, tracking, options, s.priority, s.cpu), max_drift=s.max_drift
-            )
+        elif s.backend in ("fci", "twin"):
+            config = fci_setup.loop_config(arm, tracking, options, s.priority, s.cpu)
+            if s.backend == "twin":
+                about = {"scene": s.scene, "seed": s.seed, "fci": options}
+                config = dataclasses.replace(config, backend=entry, backend_options=about)
+            config = dataclasses.replace(config, max_drift=s.max_drift)
         else:
             executor = ExecutorConfig.for_arm(arm, tracking)
             config = LoopConfig(backend=entry, backend_options=options, executor=executor, priority=s.priority, cpu=s.cpu)

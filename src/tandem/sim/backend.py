@@ -87,7 +87,11 @@ class MujocoBackend:
 
     def write(self, command: Command, now: float) -> None:
         """One tick of the world."""
-        self.world.step(command.q, command.v, command.a, self._target.update(command.width))
+        self.world.step(command.q, command.v, command.a, self.streamed(command.width))
+
+    def streamed(self, width: float) -> float:
+        """The width [m] to drive to when ``width`` is streamed: that, or an explicit request until the stream changes."""
+        return self._target.update(width)
 
     def move_gripper(self, width: float, speed: float) -> None:
         """Drive to ``width`` [m], at the world's own speed."""

@@ -1,0 +1,123 @@
+"""An arm on the Franka Control Interface whose surroundings are simulated. Factory: ``tandem.sim.twin:make``.
+
+The arm, its controller, its reflexes and the network are whatever answers at the address: the FCI simulator, or a real arm in
+an empty room. A :class:`~tandem.sim.world.MugWorld` follows the measured joints, tick by tick; the camera renders it, and its
+fingers close on its mug. What is not real: nothing that the simulated arm touches is felt by the arm on the interface, and the
+gripper's width is the simulated one, since the hand on the interface has no mug between its fingers.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tandem.core.config import from_dict, setting
+from tandem.execution.backends.base import BackendState
+from tandem.execution.backends.fci import FciBackend
+from tandem.execution.backends.fci import make as make_fci
+from tandem.execution.types import ArmReport, Command
+from tandem.sim.backend import MujocoBackend, WorldConfig
+from tandem.sim.world import TIMESTEP
+
+Array = NDArray[np.float64]
+
+BACKEND = "tandem.sim.twin:make"
+#: most ticks that the world is behind after lost cycles; a longer gap is left out
+CATCH_UP = 50
+
+
+@dataclass(frozen=True)
+class TwinConfig:
+    """The arm on the interface, and the scene about it."""
+
+    fci: dict[str, Any] = field(default_factory=dict, metadata={"doc": "options of the backend fci"})
+    scene: str = setting("empty.yaml", "scene file, under config/scenes or a path")
+    seed: int = setting(0, "places the mug", lo=0)
+
+
+class Twin:
+    """See the module's text. A paced backend: the interface's arm keeps the time."""
+
+    def __init__(self, arm: FciBackend, world: MujocoBackend) -> None:
+        self.joints = arm.joints
+        self._arm, self._world = arm, world
+        self._elapsed = TIMESTEP
+        self._last: BackendState | None = None
+
+    def _seen(self, state: BackendState) -> BackendState:
+        """The arm's own measurement with the world about it."""
+        about = self._world.read(state.stamp)
+        self._last = BackendState(state.q, state.v, about.width, state.stamp, about.world)
+        return self._last
+
+    def _place(self, state: BackendState) -> BackendState:
+        """Put the world's arm where the interface's is."""
+        self._world.config = WorldConfig(
+            self._world.config.scene, self._world.config.seed, q=state.q.tolist(), width=self._world.config.width
+        )
+        self._world.connect(state.stamp)
+        return self._seen(state)
+
+    def connect(self, now: float) -> BackendState:
+        """Connect to the arm; the mug stands where the scene and the seed put it."""
+        return self._place(self._arm.connect(now))
+
+    def wait(self) -> float:
+        """Until the arm's next state [s]."""
+        self._elapsed = self._arm.wait()
+        return self._elapsed
+
+    def read(self, now: float) -> BackendState | None:
+        """The arm's newest state."""
+        state = self._arm.read(now)
+        return None if state is None else self._seen(state)
+
+    def write(self, command: Command, now: float) -> None:
+        """Answer the arm first; then the world follows what was measured."""
+        self._arm.write(command, now)
+        last = self._last
+        if last is None:
+            return
+        width = self._world.streamed(command.width)
+        for _ in range(min(max(round(self._elapsed / TIMESTEP), 1), CATCH_UP)):
+            self._world.world.step(last.q, last.v, command.a, width)
+
+    def report(self) -> ArmReport:
+        """The arm's own view."""
+        return self._arm.report()
+
+    def recover(self, now: float) -> BackendState:
+        """As the arm's; the world stays as it is."""
+        return self._seen(self._arm.recover(now))
+
+    def move_gripper(self, width: float, speed: float) -> None:
+        """Both hands."""
+        self._arm.move_gripper(width, speed)
+        self._world.move_gripper(width, speed)
+
+    def grasp(self, width: float, force: float) -> None:
+        """Both hands."""
+        self._arm.grasp(width, force)
+        self._world.grasp(width, force)
+
+    def home_gripper(self) -> None:
+        """The interface's hand."""
+        self._arm.home_gripper()
+
+    def reset(self, request: dict[str, Any], now: float) -> BackendState:
+        """Refused, as by the arm."""
+        return self._arm.reset(request, now)
+
+    def close(self) -> None:
+        """Let go of both."""
+        self._arm.close()
+        self._world.close()
+
+
+def make(options: dict[str, Any]) -> Twin:
+    """The factory; ``options`` as in :class:`TwinConfig`."""
+    config = from_dict(TwinConfig, options, "twin")
+    return Twin(make_fci(config.fci), MujocoBackend(WorldConfig(config.scene, config.seed)))
