@@ -89,6 +89,7 @@ def recorder(context: LaunchContext) -> list[Node]:
     namespace = LaunchConfiguration("namespace").perform(context)
     return [Node(
         package="tandem", executable="recorder", output="screen",
+        additional_env={"ROS_SECURITY_ENCLAVE_OVERRIDE": "/tandem/recorder"},
         arguments=["--out", folder, *(["--namespace", namespace] if namespace else [])],
     )]
 
@@ -109,6 +110,7 @@ def generate_launch_description() -> LaunchDescription:
     )
     scene_publisher = Node(
         package="tandem", executable="scene_publisher", name="scene_publisher", output="screen",
+        ros_arguments=["--enclave", "/tandem/scene_publisher"],
         parameters=[
             LaunchConfiguration("params_file"), {"scene": ParameterValue(LaunchConfiguration("scene"), value_type=str)},
         ],

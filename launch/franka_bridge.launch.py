@@ -45,6 +45,7 @@ def generate_launch_description() -> LaunchDescription:
         ),
         Node(
             package="tandem", executable="franka_bridge", name="franka_bridge", output="screen",
+            ros_arguments=["--enclave", "/tandem/franka_bridge"],
             parameters=[
                 LaunchConfiguration("params_file"),
                 {

@@ -24,6 +24,7 @@ def generate_launch_description() -> LaunchDescription:
         ),
         Node(
             package="tandem", executable="perception", name="perception", output="screen",
+            ros_arguments=["--enclave", "/tandem/perception"],
             parameters=[
                 LaunchConfiguration("params_file"),
                 {"object_file": ParameterValue(LaunchConfiguration("object_file"), value_type=str)},

@@ -27,6 +27,7 @@ def generate_launch_description() -> LaunchDescription:
         ),
         Node(
             package="tandem", executable="planner", name="planner", output="screen",
+            ros_arguments=["--enclave", "/tandem/planner"],
             parameters=[
                 LaunchConfiguration("params_file"),
                 {

@@ -26,6 +26,7 @@ def generate_launch_description() -> LaunchDescription:
         ),
         Node(
             package="tandem", executable="safety_filter", name="safety_filter", output="screen",
+            ros_arguments=["--enclave", "/tandem/safety_filter"],
             parameters=[
                 LaunchConfiguration("params_file"),
                 {

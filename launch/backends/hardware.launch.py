@@ -68,6 +68,7 @@ def bridge(context: LaunchContext) -> list[object]:
     if twin:
         out.append(Node(
             package="tandem", executable="camera", name="camera", output="screen",
+            ros_arguments=["--enclave", "/tandem/camera"],
             parameters=[
                 LaunchConfiguration("params_file"), {"scene": ParameterValue(LaunchConfiguration("scene"), value_type=str)},
             ],

@@ -29,6 +29,7 @@ def generate_launch_description() -> LaunchDescription:
         ),
         Node(
             package="tandem", executable="camera", name="camera", output="screen",
+            ros_arguments=["--enclave", "/tandem/camera"],
             parameters=[
                 LaunchConfiguration("params_file"),
                 {

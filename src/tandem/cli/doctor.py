@@ -32,6 +32,8 @@ from tandem.core.paths import share_dir
 Level = Literal["ok", "warn", "fail"]
 #: libraries whose version ``tandem version`` shows
 LIBRARIES = ("numpy", "scipy", "numba", "torch", "mujoco", "opencv-python-headless", "rosbags", "typer", "rich")
+#: a node's clock may be so far ahead of this machine's, and its messages so old [s]: the obstacles' stamps allow for no more
+CLOCK_AHEAD, CLOCK_BEHIND = 0.002, 0.02
 STYLE = {"ok": "green", "warn": "yellow", "fail": "bold red"}
 
 
@@ -101,6 +103,36 @@ def check_ros() -> list[Finding]:
     text = f"{source}, {result['middleware']}: {count}, median {result['p50_ms']:.2f} ms"
     advice = "check firewall and ROS_DOMAIN_ID; clear /dev/shm/fastrtps_* of killed processes"
     return [judged(done.returncode == 0, "ROS 2", text, advice, "fail")]
+
+
+def check_graph_clocks() -> list[Finding]:
+    """Clocks of the nodes of a running graph against this machine's: switch times are shared between hosts."""
+    command = [sys.executable, "-m", "tandem.nodes.clocks"]
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+        ages: dict[str, float] = json.loads(done.stdout.strip().splitlines()[-1])
+    except (subprocess.TimeoutExpired, IndexError, json.JSONDecodeError):
+        return []  # the check before this one tells what is wrong with ROS
+    out = []
+    for name, age in sorted(ages.items()):
+        fine = -CLOCK_AHEAD <= age <= CLOCK_BEHIND
+        text = f"{name}: its messages are {1e3 * age:+.1f} ms old at the least"
+        advice = "let chrony or PTP keep both hosts' clocks to a millisecond (docs/hardware.md)"
+        out.append(judged(fine, "clocks of the graph", text, advice, "fail"))
+    return out
+
+
+def check_security() -> list[Finding]:
+    """Where DDS security is asked for: does this middleware have it, is the keystore there."""
+    if os.environ.get("ROS_SECURITY_ENABLE", "").lower() != "true":
+        return [Finding("ok", "DDS security", "not asked for (ROS_SECURITY_ENABLE); see tandem security")]
+    store = Path(os.environ.get("ROS_SECURITY_KEYSTORE", ""))
+    there = (store / "enclaves").is_dir() and bool(os.environ.get("ROS_SECURITY_KEYSTORE"))
+    out = [judged(there, "DDS security", f"keystore {store}", "set ROS_SECURITY_KEYSTORE; see tandem security", "fail")]
+    enforced = os.environ.get("ROS_SECURITY_STRATEGY", "") == "Enforce"
+    text = "enforced" if enforced else "not enforced: what is not secured is let through"
+    out.append(judged(enforced, "DDS security", text, "export ROS_SECURITY_STRATEGY=Enforce", "fail"))
+    return out
 
 
 def check_rendering() -> list[Finding]:
@@ -269,8 +301,9 @@ def check_kernels() -> list[Finding]:
 
 CHECKS: tuple[Callable[[], list[Finding]], ...] = (
     check_versions, check_machine, check_models, check_configuration, check_kernels, check_real_time, check_fci,
+    check_security,
 )
-SLOW_CHECKS: tuple[Callable[[], list[Finding]], ...] = (check_ros, check_rendering)
+SLOW_CHECKS: tuple[Callable[[], list[Finding]], ...] = (check_ros, check_graph_clocks, check_rendering)
 
 
 def run(console: Console, *, quick: bool = False) -> int:

@@ -231,6 +231,16 @@ def record(
     raise typer.Exit(run(console, out or default_run_folder("record"), duration=duration, namespace=namespace))
 
 
+@app.command()
+def security(
+    out: Annotated[Path, typer.Option(help="File to write the policy to.")] = Path("tandem_policy.xml"), namespace: Namespace = ""
+) -> None:
+    """Write the SROS2 policy of the graph (who may publish and call what), and say how it becomes a keystore."""
+    from tandem.cli.security import run
+
+    raise typer.Exit(run(console, out, namespace))
+
+
 @app.command(context_settings={"allow_extra_args": True, "ignore_unknown_options": True})
 def launch(
     ctx: typer.Context,
