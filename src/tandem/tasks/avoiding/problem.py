@@ -1,0 +1,141 @@
+"""One plan of the Avoiding task as a problem for the samplers (JM2D, Sec. 5.3: conditional generation, there is no k).
+
+A chunk (H, 6) holds desired position, actual position and change of the desired one at each step. V(x) = 1 where the actual
+positions it predicts, joined by straight lines from the present one, keep the scene's constraints; 0 elsewhere. The pillars are
+not among them: those the policy has learned. As in the paper no dynamics are used, except by DPCC, which asks for them.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from tandem.diffusion.constraints import LinearConstraints, autograd_barrier, onto_barrier
+from tandem.diffusion.denoiser import NetworkDenoiser
+from tandem.diffusion.problem import PotentialGrid
+from tandem.tasks.avoiding.config import AvoidingConfig
+from tandem.tasks.avoiding.dataset import ACTION, STATE
+from tandem.tasks.avoiding.scene import Scene
+
+#: where a chunk's columns begin: desired position, actual position, action
+DESIRED, ACTUAL, MOVE = 0, 2, 4
+#: MPD's cost: waypoints nearer than this to a constraint are pushed away [m]; cost a metre
+GUIDANCE_MARGIN, GUIDANCE_SCALE = 0.02, 100.0
+
+
+@dataclass(frozen=True)
+class Chunks:
+    """Chunks and their depth: x (N, H, 6); depth (N,) summed violation [m], 0 where feasible."""
+
+    x: Tensor
+    depth: Tensor
+
+    @property
+    def n(self) -> int:
+        """Number of chunks."""
+        return int(self.x.shape[0])
+
+    @property
+    def valid(self) -> Tensor:
+        """(N,) all are."""
+        return torch.ones(self.n, dtype=torch.bool, device=self.x.device)
+
+
+class AvoidingProblem:
+    """Implements :class:`~tandem.diffusion.problem.JointProblem` and what projecting and guiding methods ask for.
+
+    Args:
+        scene: the constraints, on the denoiser's device. state: (4,) desired and actual position now [m]. denoiser: normalises
+            the conditioning. previous: (H, 6) the last plan, shifted to now, None at the first.
+    """
+
+    dim, k_dim = STATE + ACTION, 0
+
+    def __init__(
+        self, scene: Scene, state: Tensor, denoiser: NetworkDenoiser, previous: Tensor | None = None
+    ) -> None:
+        self.scene, self.settings, self.previous = scene, scene.settings, previous
+        self.horizon = scene.settings.horizon
+        self.state = state.to(scene.lines.device, torch.float64)
+        self._denoiser = denoiser
+        self.cond = denoiser.normalise_cond(state)
+
+    def sample_k(self, count: int, generator: torch.Generator) -> Tensor:
+        """(count, 0): there is no k."""
+        return torch.zeros((count, 0), device=self.cond.device)
+
+    def log_prior_k(self, k: Tensor) -> Tensor:
+        """0."""
+        return torch.zeros(k.shape[:-1], dtype=k.dtype, device=k.device)
+
+    def evaluate(self, x: Tensor) -> Chunks:
+        """Violation along the predicted path: each segment's deepest, summed; nothing counts beyond the goal line."""
+        now = self.state[ACTUAL:MOVE].expand(x.shape[0], 1, 2)
+        path = torch.cat([now, x[:, 1:, ACTUAL:MOVE].double()], dim=1)
+        if self.scene.count == 0:
+            return Chunks(x, torch.zeros(x.shape[0], dtype=torch.float64, device=x.device))
+        depth = (-self.scene.swept(path)).clamp(min=0.0).amax(-1)
+        return Chunks(x, torch.where(path[:, :-1, 1] < self.settings.goal_y, depth, 0.0).sum(-1))
+
+    def grid(self, e: Chunks, k: Tensor) -> PotentialGrid:
+        """(N, K), the same for every k."""
+        depth = e.depth[:, None].expand(-1, k.shape[-2])
+        zero = torch.zeros_like(depth)
+        return PotentialGrid(torch.where(depth > 0.0, -torch.inf, zero), torch.where(depth > 0.0, torch.inf, zero), depth)
+
+    def pairs(self, e: Chunks, k: Tensor) -> PotentialGrid:
+        """(N, P)."""
+        return self.grid(e, k)
+
+    def optimise_k(self, e: Chunks, index: int) -> tuple[Tensor, float, bool]:
+        """There is nothing to optimise."""
+        return torch.zeros(0, device=self.cond.device), 0.0, float(e.depth[index]) == 0.0
+
+    def barrier(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """Signed distances of the actual positions (N, H, M) and their gradients; beyond the goal line nothing applies."""
+        value, gradient = autograd_barrier(lambda y: self.scene.distance(y[..., ACTUAL:MOVE]), x)
+        beyond = (x[..., ACTUAL + 1] >= self.settings.goal_y)[..., None]
+        beyond = beyond | (torch.arange(self.horizon, device=x.device) == 0)[None, :, None]  # what is, cannot be changed
+        return torch.where(beyond, torch.inf, value), torch.where(beyond[..., None], 0.0, gradient)
+
+    def guidance(self, x: Tensor) -> Tensor:
+        """(N,) hinge on the distances, summed over waypoints and constraints (MPD)."""
+        lack = (GUIDANCE_MARGIN - self.scene.distance(x[:, 1:, ACTUAL:MOVE])).clamp(min=0.0)
+        return GUIDANCE_SCALE * (lack * (x[:, 1:, ACTUAL + 1, None] < self.settings.goal_y)).sum((1, 2))
+
+    def project(self, x: Tensor) -> Tensor:
+        """Waypoints moved onto the nearest constraint's boundary (PDM)."""
+        return onto_barrier(self, x)
+
+    def tightened(self, margin: float) -> AvoidingProblem:
+        """The same with ``margin`` [m] more distance to keep. Near a constraint the start may lie within it."""
+        other = AvoidingProblem.__new__(AvoidingProblem)
+        other.__dict__.update(self.__dict__)
+        other.scene = self.scene.tightened(margin)
+        return other
+
+    def linear(self) -> LinearConstraints:
+        """Present state, ``d' = d + a``, and ``p' = p + drift (d - p) + gain a`` as fitted to the training data; limits of a."""
+        h, d = self.horizon, self.dim
+        matrix, offset = np.zeros((STATE * h, h, d)), np.zeros(STATE * h)
+        for axis in range(STATE):
+            matrix[axis, 0, axis] = 1.0
+        offset[:STATE] = self.state.cpu().numpy()
+        row = STATE
+        for n in range(h - 1):
+            for axis in range(2):
+                drift, gain = self.settings.drift[axis], self.settings.gain[axis]
+                desired, actual, move = DESIRED + axis, ACTUAL + axis, MOVE + axis
+                matrix[row, n + 1, desired], matrix[row, n, desired], matrix[row, n, move] = 1.0, -1.0, -1.0
+                matrix[row + 1, n + 1, actual], matrix[row + 1, n, actual] = 1.0, drift - 1.0
+                matrix[row + 1, n, desired], matrix[row + 1, n, move] = -drift, -gain
+                row += 2
+        device = self.cond.device
+        lower, upper = (torch.full((h, d), v, dtype=torch.float64, device=device) for v in (-torch.inf, torch.inf))
+        lower[:, MOVE:] = torch.tensor(self.settings.action_low, dtype=torch.float64, device=device)
+        upper[:, MOVE:] = torch.tensor(self.settings.action_high, dtype=torch.float64, device=device)
+        flat = torch.from_numpy(matrix.reshape(STATE * h, h * d)).to(device)
+        return LinearConstraints(flat, torch.from_numpy(offset).to(device), lower, upper)

@@ -1,0 +1,92 @@
+"""``tandem train avoiding [--data FILE]``: demonstrations, blends of them, then the network. By seed the same on any machine.
+
+Without ``--data`` it trains on scripted demonstrations of its own; with it on those of the file (``tandem data import``).
+"""
+
+from __future__ import annotations
+
+import hashlib
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+
+from tandem.core.errors import InputError
+from tandem.core.paths import share_dir
+from tandem.diffusion.denoiser import NetworkDenoiser
+from tandem.diffusion.networks import MLPConfig
+from tandem.diffusion.schedules import ScheduleConfig
+from tandem.diffusion.training import TrainingConfig, condition_noise, train
+from tandem.diffusion.weights import load_denoiser
+from tandem.tasks.avoiding.config import AvoidingConfig, load_avoiding_config
+from tandem.tasks.avoiding.dataset import ACTION, STATE, blends, usable, windows
+from tandem.tasks.avoiding.demonstrations import read, scripted
+
+#: scripted demonstrations, as many as there are human ones
+SCRIPTED = 96
+#: noise on the state that the policy is conditioned on, of each value's range
+CONDITION_NOISE = 0.01
+
+
+def weights_path(name: str | None = None) -> Path:
+    """``models/avoiding.safetensors``, or those of another name."""
+    return share_dir() / "models" / f"{name or load_avoiding_config().weights}.safetensors"
+
+
+def load_policy(device: str = "cpu", weights: Path | None = None, settings: AvoidingConfig | None = None) -> NetworkDenoiser:
+    """The shipped policy, or the one in ``weights``.
+
+    Raises:
+        ConfigError: weights missing, not matching their manifest, or made for another task.
+    """
+    settings = settings or load_avoiding_config()
+    return load_denoiser(weights or weights_path(settings.weights), device, expected=(settings.horizon, STATE + ACTION, STATE))
+
+
+def training_settings(steps: int = 30_000, seed: int = 0) -> TrainingConfig:
+    """How the shipped weights are trained; 20 steps of diffusion, as DPCC's."""
+    network = MLPConfig(width=256, blocks=2, embedding=64)
+    return TrainingConfig(
+        network=network, schedule=ScheduleConfig("cosine", 20), steps=steps, seed=seed, batch=512, ema=0.999, clip=1.0
+    )
+
+
+def run(
+    out: Path | None = None, *, data: Path | None = None, blended: int = 2000, steps: int = 30_000, seed: int = 0,
+    device: str = "cpu", progress: Callable[[int, float], None] | None = None,
+) -> Path:
+    """Make the data, train, save weights and manifest.
+
+    Args:
+        out: ``.safetensors`` to write; default the shipped weights' place. data: file of demonstrations, see
+            :func:`tandem.tasks.avoiding.demonstrations.read`. blended: blends of them. steps: optimiser steps.
+        progress: called with (steps done, loss).
+
+    Raises:
+        InputError: ``out`` is not a .safetensors file, ``data`` no file of demonstrations, or none of them can be followed.
+    """
+    out = out or weights_path()
+    if out.suffix != ".safetensors":
+        raise InputError(f"out = {out}: accepted: a file name ending in .safetensors")
+    began = time.monotonic()
+    settings = load_avoiding_config()
+    demonstrations = scripted(SCRIPTED, seed, settings) if data is None else read(data)
+    source = usable(demonstrations, settings)
+    x, cond = windows([*source, *(blends(source, blended, seed, settings) if source else [])], settings)
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)  # sums in another order give other weights
+    try:
+        noise = condition_noise(CONDITION_NOISE, cond)
+        outcome = train(x, cond, training_settings(steps, seed), augment=noise, progress=progress, device=device)
+    finally:
+        torch.set_num_threads(threads)
+    origin = {"kind": "scripted"} if data is None else {
+        "kind": "file", "file": data.name, "sha256": hashlib.sha256(data.read_bytes()).hexdigest()
+    }
+    outcome.save(
+        out, task="avoiding", demonstrations=len(demonstrations), followed=len(source), blends=blended, origin=origin,
+        command=f"tandem train avoiding{'' if data is None else ' --data ' + data.name} --blended {blended} --steps {steps} "
+        f"--seed {seed}", minutes=round((time.monotonic() - began) / 60.0, 1),
+    )
+    return out
