@@ -24,7 +24,9 @@ from tandem.bench.table import write_table
 from tandem.core.errors import InputError
 
 #: name of each part and its module
-PARTS = {"donut": "tandem.bench.jm2d_donut", "maze": "tandem.bench.jm2d_maze"}
+PARTS = {
+    "donut": "tandem.bench.jm2d_donut", "maze": "tandem.bench.jm2d_maze", "avoiding": "tandem.bench.jm2d_avoiding"
+}
 NOTES = "Shares with Wilson's 95 % interval, means with a bootstrap interval; `paper`: the paper's value where it gives one."
 
 

@@ -41,6 +41,9 @@ OPTION_HELP = {
     "resume": "Keep what is finished in the folder.",
     "device": "Torch device.",
     "steps": "Training steps.",
+    "data": "File of demonstrations to train on (.npz of `tandem data import`); default: scripted ones.",
+    "source": "Where those demonstrations are from and under what licence, for the manifest.",
+    "blended": "Blends of demonstrations to add.",
 }
 
 
@@ -142,5 +145,7 @@ class BenchGroup(ModuleGroup):
 class TrainGroup(ModuleGroup):
     """``tandem train``: the ``train`` module of each task."""
 
-    modules: typing.ClassVar[dict[str, str]] = {name: f"tandem.tasks.{name}.train" for name in ("mug", "donut", "maze")}
+    modules: typing.ClassVar[dict[str, str]] = {
+        name: f"tandem.tasks.{name}.train" for name in ("mug", "donut", "maze", "avoiding")
+    }
     out: typing.ClassVar[str] = "runs/train-{name}"

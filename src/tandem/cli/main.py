@@ -260,6 +260,25 @@ if module_exists("tandem.tasks.mug.train"):
     train = typer.Typer(cls=TrainGroup, no_args_is_help=True)
     app.add_typer(train, name="train", help="Train a policy; reproduces the shipped weights.")
 
+data = typer.Typer(no_args_is_help=True)
+app.add_typer(data, name="data", help="Demonstrations of other projects.")
+
+
+@data.callback()
+def _data() -> None:
+    """Demonstrations of other projects."""
+
+
+@data.command("import")
+def data_import(
+    source: Annotated[Path, typer.Argument(help="D3IL's folder of Avoiding demonstrations (.pkl), one of them, or an .npz.")],
+    out: Annotated[Path, typer.Option(help="The .npz to write.")] = Path("runs/avoiding_demonstrations.npz"),
+) -> None:
+    """Read D3IL's Avoiding demonstrations for `tandem train avoiding --data`."""
+    from tandem.tasks.avoiding.d3il import convert
+
+    console.print(f"wrote {out}: {convert(source, out)} demonstrations", highlight=False, soft_wrap=True)
+
 
 def main() -> None:
     """Entry point of the ``tandem`` script: errors that a user can cause become one line and exit code 2."""

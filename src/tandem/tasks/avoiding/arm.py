@@ -8,6 +8,7 @@ them; pillars end below the hand, so that the rod alone can touch them. Joint fr
 
 from __future__ import annotations
 
+import itertools
 from dataclasses import dataclass
 from functools import lru_cache
 
@@ -33,7 +34,7 @@ SETTLE = 1500
 
 
 class Response:
-    """``p'' = k (d - p) + c (f d' - p')`` a axis: how the end effector's position p follows the desired one d.
+    """``p'' = k (d - p) + c (f d' - p')``, axis by axis: how the end effector's position p follows the desired one d.
 
     d moves at constant speed within a step, so the response is exact in closed form (matrix exponential).
     """
@@ -49,7 +50,7 @@ class Response:
                 self._maps[n, axis] = expm(a * settings.dt * (n + 1) / substeps)[:2]
 
     def step(self, p: Array, v: Array, desired: Array, action: Array) -> tuple[Array, Array]:
-        """Positions and velocities (substeps, ..., 2) while the desired position moves from ``desired`` by ``action`` (..., 2)."""
+        """Positions and velocities (substeps, ..., 2) while the desired position goes from ``desired`` (..., 2) by ``action``."""
         state = np.stack([p, v, desired, action / self.dt], axis=-1)
         moved = np.einsum("naij,...aj->n...ai", self._maps, state)
         return moved[..., 0], moved[..., 1]
@@ -58,7 +59,7 @@ class Response:
         """(T, 2) positions while the desired ones ``desired`` (T, 2) are followed from rest at the first."""
         p, v = desired[0], np.zeros(2)
         out = [p]
-        for now, after in zip(desired[:-1], desired[1:], strict=True):
+        for now, after in itertools.pairwise(desired):
             ps, vs = self.step(p, v, now, after - now)
             p, v = ps[-1], vs[-1]
             out.append(p)

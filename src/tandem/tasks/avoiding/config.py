@@ -25,7 +25,9 @@ class SceneConfig:
 
     name: str = setting("free", "what tables call it")
     circles: tuple[tuple[float, ...], ...] = setting((), "keep out of these: x, y, radius", unit="m", lo=-10.0, hi=10.0)
-    lines: tuple[tuple[float, ...], ...] = setting((), "stay on the start's side of these: x, y of two points", unit="m", lo=-10.0, hi=10.0)
+    lines: tuple[tuple[float, ...], ...] = setting(
+        (), "stay on the start's side of these: x, y of two points", unit="m", lo=-10.0, hi=10.0
+    )
 
     def __post_init__(self) -> None:
         for key, rows, size in (("circles", self.circles, 3), ("lines", self.lines, 4)):
@@ -52,12 +54,12 @@ class AvoidingConfig:
     max_steps: int = setting(200, "steps an episode may take (DPCC, JM2D)", lo=1, hi=100_000)
     horizon: int = setting(8, "state-action pairs a plan holds (DPCC, JM2D)", lo=2, hi=256)
     execute: int = setting(2, "actions played before the next plan; the papers do not say", lo=1, hi=255)
-    action_low: tuple[float, ...] = setting((-0.0125, 0.0), "least change of the desired position a step", unit="m", lo=-1.0, hi=1.0)
+    action_low: tuple[float, ...] = setting((-0.0125, 0.0), "least change of the desired position", unit="m", lo=-1.0, hi=1.0)
     action_high: tuple[float, ...] = setting((0.0125, 0.0125), "greatest", unit="m", lo=-1.0, hi=1.0)
     stiffness: tuple[float, ...] = setting((121.0, 41.7), "of the end effector's response, x and y", unit="1/s^2", lo=1.0, hi=1e5)
     damping: tuple[float, ...] = setting((13.3, 4.1), "the same", unit="1/s", lo=0.1, hi=1e4)
-    feedforward: tuple[float, ...] = setting((0.85, 0.78), "share of the desired velocity that the damping refers to", lo=0.0, hi=1.0)
-    drift: tuple[float, ...] = setting((0.1, 0.1), "DPCC's linear model: p' = p + drift (d - p) + gain a, x and y", lo=-10.0, hi=10.0)
+    feedforward: tuple[float, ...] = setting((0.85, 0.78), "share of the desired velocity in the damping", lo=0.0, hi=1.0)
+    drift: tuple[float, ...] = setting((0.1, 0.1), "DPCC's linear model: p' = p + drift (d - p) + gain a", lo=-10.0, hi=10.0)
     gain: tuple[float, ...] = setting((0.2, 0.2), "the same", lo=-10.0, hi=10.0)
     scenes: tuple[SceneConfig, ...] = setting((), "test-time constraints")
 

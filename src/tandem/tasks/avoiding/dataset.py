@@ -1,8 +1,9 @@
 """Training data of the Avoiding policy: windows of H state-action pairs from demonstrations and from blends of them.
 
-96 demonstrations are few: a network memorises them and knows nothing beside them (``design/methods.md`` of JM2D's prototype: .72
-task success). Blends fill the space between: two demonstrations of the same way, mixed and slightly bent, kept when the end
-effector would follow them without touching a pillar and by the same way.
+96 demonstrations are few: a network memorises them and knows nothing beside them. *Blends* fill the space between: two
+demonstrations of the same way, mixed and slightly bent, kept when the end effector would follow them clear of the pillars and
+by the same way. *Crossings* begin as one and go on as another that is near at some moment: they teach the policy that it may
+still choose, and how to come back when it wavered.
 """
 
 from __future__ import annotations
@@ -19,17 +20,23 @@ from tandem.tasks.avoiding.config import AvoidingConfig, mode
 from tandem.tasks.avoiding.demonstrations import BEYOND, followed, limited
 
 Array = NDArray[np.float64]
+#: desired and actual positions (T, 2) of a demonstration, and its way
+Path = tuple[Array, Array, tuple[int, ...]]
 logger = logging.getLogger(__name__)
 
 #: how far beyond either of its two demonstrations a blend may lie, of their distance
 OVERSHOOT = 0.3
 #: bends: standard deviation [m] of each of the first harmonics over the path
 BEND, HARMONICS = 0.008, 4
+#: crossings: a path is near when the other's desired position is within this [m]; steps over which the two are joined
+NEAR, JOINED = (0.07, 0.008), (6, 16)
+#: least distance of the rod from the pillars in blends and crossings [m]; humans went nearer
+SAFE = 0.005
 #: a state is a desired and an actual position; a pair adds the change of the desired one
 STATE, ACTION = 4, 2
 
 
-def usable(demonstrations: list[Array], settings: AvoidingConfig) -> list[tuple[Array, Array, tuple[int, ...]]]:
+def usable(demonstrations: list[Array], settings: AvoidingConfig) -> list[Path]:
     """(desired, actual, way) of those that this task's arm follows from its start to the goal without contact."""
     kept = []
     for desired in demonstrations:
@@ -45,23 +52,50 @@ def usable(demonstrations: list[Array], settings: AvoidingConfig) -> list[tuple[
 
 
 def blends(
-    source: list[tuple[Array, Array, tuple[int, ...]]], count: int, seed: int, settings: AvoidingConfig
-) -> list[tuple[Array, Array, tuple[int, ...]]]:
+    source: list[Path], count: int, seed: int, settings: AvoidingConfig
+) -> list[Path]:
     """``count`` mixtures of two demonstrations of one way each, the ways in turn."""
     rng = np.random.default_rng(seed)
     by_way: dict[tuple[int, ...], list[Array]] = {}
     for desired, _, way in source:
         by_way.setdefault(way, []).append(desired)
     ways = sorted(by_way)
-    out: list[tuple[Array, Array, tuple[int, ...]]] = []
+    out: list[Path] = []
     for n in range(50 * count):
         if len(out) == count:
             break
         way = ways[n % len(ways)]
         one, two = (by_way[way][int(i)] for i in rng.integers(0, len(by_way[way]), 2))
         path = limited(_mixed(one, two, rng), settings)
-        actual = followed(path, settings)
+        actual = followed(path, settings, SAFE)
         if actual is not None and mode(actual, settings) == way:
+            out.append((path, actual, way))
+    return out
+
+
+def crossings(
+    source: list[Path], count: int, seed: int, settings: AvoidingConfig
+) -> list[Path]:
+    """At most ``count`` paths that begin as one of ``source`` and end as another, the moment drawn over the whole way."""
+    rng = np.random.default_rng([seed, 1])
+    owner = np.concatenate([np.full(len(d), n) for n, (d, _, _) in enumerate(source)])
+    index = np.concatenate([np.arange(len(d)) for d, _, _ in source])
+    points = np.concatenate([d for d, _, _ in source])
+    out: list[Path] = []
+    for _ in range(20 * count):
+        if len(out) == count:
+            break
+        one = source[int(rng.integers(len(source)))][0]
+        t = int(rng.integers(1, len(one) - 8))
+        gap = points - one[t]
+        near = np.flatnonzero((np.abs(gap[:, 0]) < NEAR[0]) & (np.abs(gap[:, 1]) < NEAR[1]))
+        pick = int(near[int(rng.integers(len(near)))])
+        rest = source[int(owner[pick])][0][int(index[pick]) :]
+        fade = 0.5 + 0.5 * np.cos(np.pi * np.clip(np.arange(len(rest)) / rng.integers(*JOINED), 0.0, 1.0))
+        path = limited(np.concatenate([one[:t], rest - fade[:, None] * gap[pick]]), settings)
+        actual = followed(path, settings, SAFE)
+        way = None if actual is None else mode(actual, settings)
+        if actual is not None and way is not None:
             out.append((path, actual, way))
     return out
 
@@ -78,7 +112,7 @@ def _mixed(one: Array, two: Array, rng: np.random.Generator) -> Array:
     return path
 
 
-def windows(paths: list[tuple[Array, Array, tuple[int, ...]]], settings: AvoidingConfig) -> tuple[Tensor, Tensor]:
+def windows(paths: list[Path], settings: AvoidingConfig) -> tuple[Tensor, Tensor]:
     """Chunks (N, H, 6) of state and action, and conditioning (N, 4): the chunk's first state.
 
     Raises:

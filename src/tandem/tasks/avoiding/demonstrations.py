@@ -18,6 +18,8 @@ from tandem.tasks.avoiding.arm import ROD_RADIUS, Response
 from tandem.tasks.avoiding.config import AvoidingConfig, mode
 
 Array = NDArray[np.float64]
+#: a row of pillars: its y and the low and high x of its gaps [m]
+Rows = list[tuple[float, list[tuple[float, float]]]]
 
 #: how near the rod's surface a demonstration may pass a pillar [m], and how far beyond the goal line it goes on [m]
 CLEARANCE, BEYOND = 0.003, 0.07
@@ -34,7 +36,7 @@ def clearance(path: Array, settings: AvoidingConfig) -> float:
     return float((np.linalg.norm(nearest - pillars[:, :2], axis=-1) - pillars[:, 2]).min() - ROD_RADIUS)
 
 
-def gaps(settings: AvoidingConfig) -> list[tuple[float, list[tuple[float, float]]]]:
+def gaps(settings: AvoidingConfig) -> Rows:
     """For each row of pillars its y and the gaps' (low, high) x, from the left [m]."""
     pillars = np.array(settings.pillars)
     out = []
@@ -53,10 +55,13 @@ def limited(path: Array, settings: AvoidingConfig) -> Array:
     return np.concatenate([path[:1], path[:1] + np.cumsum(increments, axis=0)])
 
 
-def followed(desired: Array, settings: AvoidingConfig) -> Array | None:
-    """(T, 2) where the end effector goes when ``desired`` (T, 2) is played; None: it would touch a pillar or not reach the goal."""
+def followed(desired: Array, settings: AvoidingConfig, least: float = CLEARANCE) -> Array | None:
+    """(T, 2) where the end effector goes when ``desired`` (T, 2) is played.
+
+    None: it would not reach the goal, or the rod would pass a pillar nearer than ``least`` [m].
+    """
     path = Response(settings).play(desired)
-    if path[-1, 1] < settings.goal_y or clearance(path, settings) < CLEARANCE:
+    if path[-1, 1] < settings.goal_y or clearance(path, settings) < least:
         return None
     return path
 
@@ -86,9 +91,7 @@ def scripted(count: int, seed: int, settings: AvoidingConfig) -> list[Array]:
     return out
 
 
-def _through(
-    way: tuple[int, ...], rows: list[tuple[float, list[tuple[float, float]]]], rng: np.random.Generator, settings: AvoidingConfig
-) -> Array:
+def _through(way: tuple[int, ...], rows: Rows, rng: np.random.Generator, settings: AvoidingConfig) -> Array:
     """Desired path through one gap a row."""
     margin = ROD_RADIUS + AWAY
     points = [settings.start]

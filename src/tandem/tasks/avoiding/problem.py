@@ -3,6 +3,7 @@
 A chunk (H, 6) holds desired position, actual position and change of the desired one at each step. V(x) = 1 where the actual
 positions it predicts, joined by straight lines from the present one, keep the scene's constraints; 0 elsewhere. The pillars are
 not among them: those the policy has learned. As in the paper no dynamics are used, except by DPCC, which asks for them.
+With ``ahead`` the potential is exp(-J / lambda) there, with J the way that is left at the chunk's end.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from torch import Tensor
 from tandem.diffusion.constraints import LinearConstraints, autograd_barrier, onto_barrier
 from tandem.diffusion.denoiser import NetworkDenoiser
 from tandem.diffusion.problem import PotentialGrid
-from tandem.tasks.avoiding.config import AvoidingConfig
+from tandem.tasks.avoiding.ahead import WayAhead
 from tandem.tasks.avoiding.dataset import ACTION, STATE
 from tandem.tasks.avoiding.scene import Scene
 
@@ -24,14 +25,17 @@ from tandem.tasks.avoiding.scene import Scene
 DESIRED, ACTUAL, MOVE = 0, 2, 4
 #: MPD's cost: waypoints nearer than this to a constraint are pushed away [m]; cost a metre
 GUIDANCE_MARGIN, GUIDANCE_SCALE = 0.02, 100.0
+#: lambda of V = exp(-J / lambda) [m]
+TEMPERATURE = 0.01
 
 
 @dataclass(frozen=True)
 class Chunks:
-    """Chunks and their depth: x (N, H, 6); depth (N,) summed violation [m], 0 where feasible."""
+    """Chunks x (N, H, 6); their depth (N,), summed violation [m], 0 where feasible; J (N,) [m]."""
 
     x: Tensor
     depth: Tensor
+    cost: Tensor
 
     @property
     def n(self) -> int:
@@ -49,18 +53,19 @@ class AvoidingProblem:
 
     Args:
         scene: the constraints, on the denoiser's device. state: (4,) desired and actual position now [m]. denoiser: normalises
-            the conditioning. previous: (H, 6) the last plan, shifted to now, None at the first.
+            the conditioning. previous: (H, 6) the last plan, shifted to now, None at the first. ahead: gives J; None: J = 0.
     """
 
     dim, k_dim = STATE + ACTION, 0
 
     def __init__(
-        self, scene: Scene, state: Tensor, denoiser: NetworkDenoiser, previous: Tensor | None = None
+        self, scene: Scene, state: Tensor, denoiser: NetworkDenoiser, previous: Tensor | None = None,
+        ahead: WayAhead | None = None,
     ) -> None:
         self.scene, self.settings, self.previous = scene, scene.settings, previous
         self.horizon = scene.settings.horizon
         self.state = state.to(scene.lines.device, torch.float64)
-        self._denoiser = denoiser
+        self._ahead = ahead
         self.cond = denoiser.normalise_cond(state)
 
     def sample_k(self, count: int, generator: torch.Generator) -> Tensor:
@@ -75,16 +80,18 @@ class AvoidingProblem:
         """Violation along the predicted path: each segment's deepest, summed; nothing counts beyond the goal line."""
         now = self.state[ACTUAL:MOVE].expand(x.shape[0], 1, 2)
         path = torch.cat([now, x[:, 1:, ACTUAL:MOVE].double()], dim=1)
+        zero = torch.zeros(x.shape[0], dtype=torch.float64, device=x.device)
+        cost = zero if self._ahead is None else self._ahead(path[:, -1])
         if self.scene.count == 0:
-            return Chunks(x, torch.zeros(x.shape[0], dtype=torch.float64, device=x.device))
+            return Chunks(x, zero, cost)
         depth = (-self.scene.swept(path)).clamp(min=0.0).amax(-1)
-        return Chunks(x, torch.where(path[:, :-1, 1] < self.settings.goal_y, depth, 0.0).sum(-1))
+        return Chunks(x, torch.where(path[:, :-1, 1] < self.settings.goal_y, depth, 0.0).sum(-1), cost)
 
     def grid(self, e: Chunks, k: Tensor) -> PotentialGrid:
         """(N, K), the same for every k."""
-        depth = e.depth[:, None].expand(-1, k.shape[-2])
-        zero = torch.zeros_like(depth)
-        return PotentialGrid(torch.where(depth > 0.0, -torch.inf, zero), torch.where(depth > 0.0, torch.inf, zero), depth)
+        depth, cost = (v[:, None].expand(-1, k.shape[-2]) for v in (e.depth, e.cost))
+        out = depth > 0.0
+        return PotentialGrid(torch.where(out, -torch.inf, -cost / TEMPERATURE), torch.where(out, torch.inf, cost), depth)
 
     def pairs(self, e: Chunks, k: Tensor) -> PotentialGrid:
         """(N, P)."""
@@ -92,7 +99,7 @@ class AvoidingProblem:
 
     def optimise_k(self, e: Chunks, index: int) -> tuple[Tensor, float, bool]:
         """There is nothing to optimise."""
-        return torch.zeros(0, device=self.cond.device), 0.0, float(e.depth[index]) == 0.0
+        return torch.zeros(0, device=self.cond.device), float(e.cost[index]), float(e.depth[index]) == 0.0
 
     def barrier(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """Signed distances of the actual positions (N, H, M) and their gradients; beyond the goal line nothing applies."""

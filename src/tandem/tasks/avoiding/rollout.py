@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from tandem.diffusion.denoiser import NetworkDenoiser
 from tandem.diffusion.samplers.base import Sampler
+from tandem.tasks.avoiding.ahead import WayAhead
 from tandem.tasks.avoiding.arm import AvoidingArm
 from tandem.tasks.avoiding.config import mode
 from tandem.tasks.avoiding.problem import MOVE, AvoidingProblem
@@ -51,16 +52,22 @@ class Episode:
 
 
 def play(
-    sampler: Sampler[Any], denoiser: NetworkDenoiser, scene: Scene, arm: AvoidingArm, generator: torch.Generator
+    sampler: Sampler[Any], denoiser: NetworkDenoiser, scene: Scene, arm: AvoidingArm, generator: torch.Generator,
+    ahead: WayAhead | None = None, margin: float = 0.0,
 ) -> Episode:
-    """Play one episode; the generator is the only randomness. Where a sampler returns no chunk, the arm holds for a step."""
+    """Play one episode; the generator is the only randomness. Where a sampler returns no chunk, the arm holds for a step.
+
+    ``ahead`` gives the potential its J (see :mod:`tandem.tasks.avoiding.problem`); plans keep ``margin`` [m] more distance than
+    the scene asks for, by which the episode is judged.
+    """
     settings = scene.settings
+    planned = scene.tightened(margin)
     arm.reset()
     pieces, previous, steps, violated, deepest = [arm.tip[None]], None, 0, 0, 0.0
     spent: list[float] = []
     rows = infeasible = 0
     while steps < settings.max_steps and arm.touched is None and arm.tip[1] < settings.goal_y:
-        problem = AvoidingProblem(scene, torch.from_numpy(arm.state), denoiser, previous)
+        problem = AvoidingProblem(planned, torch.from_numpy(arm.state), denoiser, previous, ahead)
         began = time.perf_counter()
         result = sampler.sample(problem, denoiser, generator=generator)
         spent.append(time.perf_counter() - began)

@@ -20,7 +20,7 @@ from tandem.diffusion.schedules import ScheduleConfig
 from tandem.diffusion.training import TrainingConfig, condition_noise, train
 from tandem.diffusion.weights import load_denoiser
 from tandem.tasks.avoiding.config import AvoidingConfig, load_avoiding_config
-from tandem.tasks.avoiding.dataset import ACTION, STATE, blends, usable, windows
+from tandem.tasks.avoiding.dataset import ACTION, STATE, blends, crossings, usable, windows
 from tandem.tasks.avoiding.demonstrations import read, scripted
 
 #: scripted demonstrations, as many as there are human ones
@@ -44,23 +44,24 @@ def load_policy(device: str = "cpu", weights: Path | None = None, settings: Avoi
     return load_denoiser(weights or weights_path(settings.weights), device, expected=(settings.horizon, STATE + ACTION, STATE))
 
 
-def training_settings(steps: int = 30_000, seed: int = 0) -> TrainingConfig:
+def training_settings(steps: int = 24_000, seed: int = 0) -> TrainingConfig:
     """How the shipped weights are trained; 20 steps of diffusion, as DPCC's."""
     network = MLPConfig(width=256, blocks=2, embedding=64)
     return TrainingConfig(
-        network=network, schedule=ScheduleConfig("cosine", 20), steps=steps, seed=seed, batch=512, ema=0.999, clip=1.0
+        network=network, schedule=ScheduleConfig("cosine", 20), steps=steps, seed=seed, batch=256, ema=0.999, clip=1.0
     )
 
 
 def run(
-    out: Path | None = None, *, data: Path | None = None, blended: int = 2000, steps: int = 30_000, seed: int = 0,
-    device: str = "cpu", progress: Callable[[int, float], None] | None = None,
+    out: Path | None = None, *, data: Path | None = None, source: str = "", blended: int = 4000, steps: int = 24_000,
+    seed: int = 0, device: str = "cpu", progress: Callable[[int, float], None] | None = None,
 ) -> Path:
     """Make the data, train, save weights and manifest.
 
     Args:
         out: ``.safetensors`` to write; default the shipped weights' place. data: file of demonstrations, see
-            :func:`tandem.tasks.avoiding.demonstrations.read`. blended: blends of them. steps: optimiser steps.
+            :func:`tandem.tasks.avoiding.demonstrations.read`; default scripted ones. source: where they are from and under what
+            licence, for the manifest. blended: blends and crossings of them, half of each. steps: optimiser steps.
         progress: called with (steps done, loss).
 
     Raises:
@@ -72,8 +73,11 @@ def run(
     began = time.monotonic()
     settings = load_avoiding_config()
     demonstrations = scripted(SCRIPTED, seed, settings) if data is None else read(data)
-    source = usable(demonstrations, settings)
-    x, cond = windows([*source, *(blends(source, blended, seed, settings) if source else [])], settings)
+    followed = usable(demonstrations, settings)
+    if not followed:
+        raise InputError(f"avoiding: none of {len(demonstrations)} demonstrations can be followed without contact")
+    mixed = [*followed, *blends(followed, blended // 2, seed, settings)]
+    x, cond = windows([*mixed, *crossings(mixed, blended - blended // 2, seed, settings)], settings)
     threads = torch.get_num_threads()
     torch.set_num_threads(1)  # sums in another order give other weights
     try:
@@ -82,10 +86,10 @@ def run(
     finally:
         torch.set_num_threads(threads)
     origin = {"kind": "scripted"} if data is None else {
-        "kind": "file", "file": data.name, "sha256": hashlib.sha256(data.read_bytes()).hexdigest()
+        "kind": "file", "file": data.name, "source": source, "sha256": hashlib.sha256(data.read_bytes()).hexdigest()
     }
     outcome.save(
-        out, task="avoiding", demonstrations=len(demonstrations), followed=len(source), blends=blended, origin=origin,
+        out, task="avoiding", demonstrations=len(demonstrations), followed=len(followed), blends=blended, origin=origin,
         command=f"tandem train avoiding{'' if data is None else ' --data ' + data.name} --blended {blended} --steps {steps} "
         f"--seed {seed}", minutes=round((time.monotonic() - began) / 60.0, 1),
     )

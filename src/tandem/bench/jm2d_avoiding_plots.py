@@ -1,0 +1,82 @@
+"""Plots of the Avoiding part of ``tandem bench jm2d``: paths among constraints, safe success against network rows."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import matplotlib
+import numpy as np
+import torch
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.patches import Circle
+
+from tandem.bench.plots import CYCLE
+from tandem.tasks.avoiding.config import load_avoiding_config
+from tandem.tasks.avoiding.scene import Scene
+
+_STYLE: Any = {"svg.fonttype": "none", "svg.hashsalt": "tandem", "font.family": "sans-serif", "font.size": 9}
+#: episodes drawn in a panel
+MOST = 30
+_X, _Y = (0.22, 0.78), (-0.3, 0.38)
+
+
+def _ground(ax: Axes, name: str) -> None:
+    """Pillars, goal line, and what the scene forbids."""
+    settings = load_avoiding_config()
+    scene = Scene(settings.scene(name), settings)
+    if scene.count:
+        xs, ys = np.linspace(*_X, 281), np.linspace(*_Y, 341)
+        grid = torch.from_numpy(np.stack(np.meshgrid(xs, ys), axis=-1))
+        free = (scene.distance(grid) >= 0.0).all(-1).numpy()
+        ax.contourf(xs, ys, free.astype(float), levels=[-0.5, 0.5], colors=[CYCLE[5]], alpha=0.45)
+    for x, y, radius in settings.pillars:
+        ax.add_patch(Circle((x, y), radius, fc=CYCLE[4], ec="none"))
+    ax.axhline(settings.goal_y, color=CYCLE[2], lw=1.2)
+    ax.set(aspect="equal", xlim=_X, ylim=_Y, xticks=[], yticks=[])
+
+
+def paths(path: Path, results: dict[str, dict[str, Any]], scenes: tuple[str, ...], methods: tuple[str, ...]) -> None:
+    """One panel a scene and method: safe successes blue, the others orange."""
+    found = {
+        (scene, method): [r for key, r in results.items() if key.startswith(f"avoiding/{scene}/{method}/")]
+        for scene in scenes for method in methods
+    }
+    lines = [s for s in scenes if any(found[s, m] for m in methods)]
+    if not lines:
+        return
+    with matplotlib.rc_context(_STYLE):
+        figure = Figure(figsize=(2.1 * len(methods), 2.6 * len(lines)), layout="constrained")
+        panels = figure.subplots(len(lines), len(methods), squeeze=False)
+        for scene, line in zip(lines, panels, strict=True):
+            for method, ax in zip(methods, line, strict=True):
+                episodes = found[scene, method]
+                if not episodes:
+                    ax.axis("off")
+                    continue
+                _ground(ax, scene)
+                for r in episodes[:MOST]:
+                    xy = np.array(r["path"])
+                    ax.plot(xy[:, 0], xy[:, 1], color=CYCLE[0] if r["safe"] else CYCLE[1], lw=0.7)
+                ax.set_title(f"{scene}, {method}: {sum(r['safe'] for r in episodes)}/{len(episodes)}", fontsize=7)
+        figure.savefig(path, metadata={"Date": None})
+
+
+def cost(path: Path, rows: list[dict[str, Any]], scenes: tuple[str, ...]) -> None:
+    """Safe success against network rows a plan, a panel a scene; names beside the points."""
+    shown = [s for s in scenes if any(r["condition"] == s for r in rows)]
+    if not shown:
+        return
+    with matplotlib.rc_context(_STYLE):
+        figure = Figure(figsize=(4.2 * len(shown), 3.6), layout="constrained")
+        for ax, scene in zip(np.ravel(figure.subplots(1, len(shown), squeeze=False, sharey=True)), shown, strict=True):
+            for n, r in enumerate(r for r in rows if r["condition"] == scene):
+                s = r["safe_success"]
+                colour = CYCLE[n % len(CYCLE)]
+                at = max(r["network_rows"], 1.0)
+                ax.errorbar(at, s["mean"], [[s["mean"] - s["lo"]], [s["hi"] - s["mean"]]], color=colour, marker="o", ms=3, lw=0.7)
+                ax.annotate(r["method"], (at, s["mean"]), fontsize=6, color=colour, xytext=(2, 2), textcoords="offset points")
+            ax.set(xscale="log", xlabel="network rows a plan", title=scene, ylim=(-0.03, 1.03))
+        figure.axes[0].set_ylabel("safe success")
+        figure.savefig(path, metadata={"Date": None})

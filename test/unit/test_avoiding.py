@@ -1,0 +1,373 @@
+"""The Avoiding task against plain computations: geometry, response, arm, demonstrations, problem, and D3IL's files."""
+
+from __future__ import annotations
+
+import itertools
+import math
+import os
+import pickle
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from scipy.integrate import solve_ivp
+from scipy.interpolate import PchipInterpolator
+
+from tandem.core.config import from_dict
+from tandem.core.errors import ConfigError, InputError
+from tandem.diffusion.denoiser import NetworkDenoiser, Normaliser
+from tandem.diffusion.networks import MLPConfig, ResidualMLP
+from tandem.diffusion.problem import checked
+from tandem.diffusion.samplers import make_sampler
+from tandem.diffusion.schedules import ScheduleConfig, make_schedule
+from tandem.tasks.avoiding import demonstrations as demos
+from tandem.tasks.avoiding.arm import ROD_RADIUS, AvoidingArm, Response
+from tandem.tasks.avoiding.config import MODES, SceneConfig, load_avoiding_config, mode
+from tandem.tasks.avoiding.d3il import convert
+from tandem.tasks.avoiding.dataset import blends, crossings, usable, windows
+from tandem.tasks.avoiding.problem import ACTUAL, MOVE, AvoidingProblem
+from tandem.tasks.avoiding.rollout import play
+from tandem.tasks.avoiding.scene import Scene
+
+SETTINGS = load_avoiding_config()
+
+
+def scene(name: str, margin: float = 0.0) -> Scene:
+    """A scene of the configuration."""
+    return Scene(SETTINGS.scene(name), SETTINGS, margin)
+
+
+@pytest.fixture(scope="module")
+def scripted() -> list[np.ndarray]:
+    """One demonstration of each way."""
+    return demos.scripted(MODES, 3, SETTINGS)
+
+
+@pytest.fixture(scope="module")
+def denoiser() -> NetworkDenoiser:
+    """An untrained network of the task's sizes, normalised to the scene's extent."""
+    torch.manual_seed(0)
+    network = ResidualMLP(8, 6, 4, MLPConfig(width=16, blocks=1, embedding=8))
+    place, reach = torch.tensor([0.52, 0.05, 0.52, 0.05, 0.0, 0.006]), torch.tensor([0.25, 0.35, 0.25, 0.35, 0.0125, 0.0065])
+    x = Normaliser(place.double(), reach.double())
+    return NetworkDenoiser(network, make_schedule(ScheduleConfig("cosine", 5)), "x0", x, Normaliser(x.centre[:4], x.scale[:4]))
+
+
+def chunks(count: int, seed: int = 0) -> torch.Tensor:
+    """(count, 8, 6) smooth-ish paths all over the scene."""
+    g = torch.Generator().manual_seed(seed)
+    start = torch.tensor([0.35, -0.2]) + torch.rand((count, 1, 2), generator=g) * torch.tensor([0.35, 0.45])
+    move = 0.02 * torch.randn((count, 8, 2), generator=g)
+    at = start + move.cumsum(1)
+    return torch.cat([at + 0.01, at, move], dim=-1)
+
+
+@pytest.mark.parametrize("name", ["top_left", "top_right", "both", "cluttered", "direct"])
+def test_a_scene_forbids_what_its_circles_and_lines_say(name: str) -> None:
+    config, points = SETTINGS.scene(name), torch.rand((4000, 2), generator=torch.Generator().manual_seed(1), dtype=torch.float64)
+    points = torch.tensor([0.2, -0.3]) + points * torch.tensor([0.6, 0.65])
+    distance = scene(name).distance(points)
+    assert distance.shape == (4000, len(config.circles) + len(config.lines))
+    for n, (x, y) in enumerate(points.tolist()):
+        for m, (cx, cy, r) in enumerate(config.circles):
+            assert float(distance[n, m]) == pytest.approx(math.hypot(x - cx, y - cy) - r, abs=1e-9)
+        for m, (ax, ay, bx, by) in enumerate(config.lines, start=len(config.circles)):
+            # the same side as the start: DPCC's lines are written x(y) here
+            edge = ax + (y - ay) / (by - ay) * (bx - ax)
+            at_start = SETTINGS.start[0] - (ax + (SETTINGS.start[1] - ay) / (by - ay) * (bx - ax))
+            assert (float(distance[n, m]) > 0.0) == ((x - edge) * at_start > 0.0)
+
+
+def test_swept_distance_is_the_least_over_a_finely_sampled_path_and_finer_than_its_corners() -> None:
+    s = scene("cluttered")
+    path = chunks(60)[..., ACTUAL:MOVE].double()
+    swept = s.swept(path)
+    t = torch.linspace(0.0, 1.0, 400, dtype=torch.float64)[:, None]
+    for n in range(60):
+        for h in range(7):
+            dense = s.distance(path[n, h] + t * (path[n, h + 1] - path[n, h])).amin(0)
+            assert torch.allclose(swept[n, h], dense, atol=2e-4) and bool((swept[n, h] <= dense + 1e-12).all())
+    corners = torch.minimum(s.distance(path)[:, :-1], s.distance(path)[:, 1:])
+    assert bool((swept < corners - 1e-3).any())  # corners alone would miss this
+
+
+def test_bad_scenes_are_refused_with_what_is_wrong() -> None:
+    def made(**parts: object) -> Scene:
+        return Scene(from_dict(SceneConfig, {"name": "bad", **parts}), SETTINGS)
+
+    with pytest.raises(InputError, match=r"start .* violates circles\[0\]"):
+        made(circles=[[0.53, -0.27, 0.05]])
+    with pytest.raises(InputError, match="no free way"):
+        made(lines=[[0.0, 0.2, 1.0, 0.2]])
+    with pytest.raises(InputError, match="no free way"):
+        made(circles=[[0.2, 0.0, 0.2], [0.5, 0.0, 0.2], [0.8, 0.0, 0.2]])
+    with pytest.raises(ConfigError, match=r"circles\[0\]: radius"):
+        made(circles=[[0.4, 0.0, -0.1]])
+    with pytest.raises(ConfigError, match="two points are the same"):
+        made(lines=[[0.4, 0.0, 0.4, 0.0]])
+    with pytest.raises(ConfigError, match="accepted: 4"):
+        made(lines=[[0.4, 0.0, 0.4]])
+    with pytest.raises(ConfigError, match="top_left"):
+        SETTINGS.scene("top")
+
+
+def test_response_is_the_solution_of_its_differential_equation() -> None:
+    rng = np.random.default_rng(0)
+    desired = np.array(SETTINGS.start) + np.cumsum(rng.uniform(-0.01, 0.01, (12, 2)), axis=0)
+    got = Response(SETTINGS).play(desired)
+    for axis in range(2):
+        k, c, f = SETTINGS.stiffness[axis], SETTINGS.damping[axis], SETTINGS.feedforward[axis]
+        state = np.array([desired[0, axis], 0.0])
+        for n in range(11):
+            rate = (desired[n + 1, axis] - desired[n, axis]) / SETTINGS.dt
+
+            state = solve_ivp(
+                lambda t, s, d0, r, k, c, f: [s[1], k * (d0 + r * t - s[0]) + c * (f * r - s[1])], (0.0, SETTINGS.dt), state,
+                args=(desired[n, axis], rate, k, c, f), rtol=1e-10, atol=1e-12,
+            ).y[:, -1]
+            assert got[n + 1, axis] == pytest.approx(state[0], abs=1e-8)
+
+
+def test_arm_follows_the_response_in_its_plane_and_repeats_itself(scripted: list[np.ndarray]) -> None:
+    arm = AvoidingArm()
+    assert np.allclose(arm.tip, SETTINGS.start, atol=5e-4)
+    desired = scripted[3]
+    want = Response(SETTINGS).play(desired)
+    found = [arm.tip]
+    for action in np.diff(desired, axis=0):
+        played = arm.play(action[None])
+        assert played.touched is None and played.tip.shape == (35, 2)
+        assert np.abs(np.diff(np.concatenate([found[-1][None], played.tip]), axis=0)).max() < 1.5e-3  # a millisecond's way
+        found.append(arm.tip)
+        assert abs(float(arm.data.site("tcp").xpos[2]) - 0.12) < 0.006
+        if arm.tip[1] > SETTINGS.goal_y:
+            break
+    assert np.abs(np.array(found) - want[: len(found)]).max() < 0.008
+    assert np.allclose(arm.state[:2], desired[len(found) - 1])
+    again = AvoidingArm()
+    again.play(np.diff(desired, axis=0)[: len(found) - 1])
+    assert np.array_equal(again.tip, arm.tip)
+
+
+def test_the_rod_touches_a_pillar_when_its_axis_is_a_rods_radius_away() -> None:
+    arm = AvoidingArm()
+    played = arm.play(np.tile([-0.0015, 0.0125], (40, 1)))
+    x, y, radius = SETTINGS.pillars[0]
+    assert played.touched == "pillar0" == arm.touched
+    assert math.hypot(arm.tip[0] - x, arm.tip[1] - y) == pytest.approx(radius + ROD_RADIUS, abs=1.5e-3)
+    arm.reset()
+    assert arm.touched is None and np.allclose(arm.tip, SETTINGS.start, atol=5e-4)
+    for bad in (np.zeros(2), np.zeros((1, 3)), np.full((1, 2), np.nan)):
+        with pytest.raises(InputError, match="actions"):
+            arm.play(bad)
+
+
+def test_scripted_demonstrations_go_all_ways_within_the_limits_and_clear_of_pillars(scripted: list[np.ndarray]) -> None:
+    followed = [Response(SETTINGS).play(d) for d in scripted]
+    assert len({mode(p, SETTINGS) for p in followed}) == MODES
+    for desired, path in zip(scripted, followed, strict=True):
+        step = np.diff(desired, axis=0)
+        assert (step >= np.array(SETTINGS.action_low) - 1e-12).all() and (step <= np.array(SETTINGS.action_high) + 1e-12).all()
+        assert path[-1, 1] > SETTINGS.goal_y and np.allclose(desired[0], SETTINGS.start)
+        dense = np.concatenate([a + np.linspace(0, 1, 30)[:, None] * (b - a) for a, b in itertools.pairwise(path)])
+        for x, y, radius in SETTINGS.pillars:
+            assert np.hypot(dense[:, 0] - x, dense[:, 1] - y).min() > radius + ROD_RADIUS
+    again = demos.scripted(3, 3, SETTINGS)
+    assert all(np.array_equal(a, b) for a, b in zip(again, scripted, strict=False))
+
+
+def test_way_counts_gaps_from_the_left_and_is_none_for_half_a_path() -> None:
+    def path(*xs: float) -> np.ndarray:
+        return np.array([[0.525, -0.28], [xs[0], -0.1], [xs[1], 0.08], [xs[2], 0.26], [xs[2], 0.4]])
+
+    assert mode(path(0.4, 0.3, 0.3), SETTINGS) == (0, 0, 0)
+    assert mode(path(0.6, 0.5, 0.58), SETTINGS) == (1, 1, 2)
+    assert mode(path(0.6, 0.7, 0.7), SETTINGS) == (1, 2, 3)
+    assert mode(path(0.6, 0.7, 0.7)[:3], SETTINGS) is None
+
+
+def test_demonstrations_that_would_touch_are_left_out_and_blends_keep_their_way(scripted: list[np.ndarray]) -> None:
+    straight = np.array(SETTINGS.start) + np.outer(np.arange(60), [-0.0015, 0.0115])
+    assert demos.followed(straight, SETTINGS) is None
+    kept = usable([*scripted, straight], SETTINGS)
+    assert len(kept) == MODES
+    mixed = blends(kept, 48, 0, SETTINGS)
+    assert {w for _, _, w in mixed} == {w for _, _, w in kept} and len(mixed) == 48
+    for desired, actual, way in mixed:
+        assert mode(actual, SETTINGS) == way and demos.clearance(actual, SETTINGS) > 0.0
+        assert np.allclose(actual, Response(SETTINGS).play(desired))
+    crossed = crossings(kept, 40, 0, SETTINGS)
+    assert len(crossed) == 40 and len({w for _, _, w in crossed}) > 10
+    for desired, actual, way in crossed:
+        assert mode(actual, SETTINGS) == way and demos.clearance(actual, SETTINGS) > 0.004
+        step = np.diff(desired, axis=0)
+        assert (step >= np.array(SETTINGS.action_low) - 1e-12).all() and (step <= np.array(SETTINGS.action_high) + 1e-12).all()
+    x, cond = windows([*mixed, *crossed], SETTINGS)
+    assert x.shape[1:] == (8, 6) and torch.equal(cond, x[:, 0, :4])
+    assert torch.allclose(x[:, 1:, :2], x[:, :-1, :2] + x[:, :-1, 4:], atol=1e-6)  # d' = d + a
+    with pytest.raises(InputError, match="no demonstration"):
+        windows([], SETTINGS)
+
+
+def test_files_of_demonstrations_round_trip_and_bad_ones_are_named(tmp_path: Path, scripted: list[np.ndarray]) -> None:
+    demos.write(tmp_path / "d.npz", scripted[:3])
+    assert all(np.array_equal(a, b) for a, b in zip(demos.read(tmp_path / "d.npz"), scripted, strict=False))
+    np.savez(tmp_path / "ends.npz", des_c_pos=np.zeros((5, 3)), episode_ends=[2, 9])
+    np.savez(tmp_path / "nan.npz", des_c_pos=np.full((5, 3), np.nan), episode_ends=[5])
+    (tmp_path / "junk.npz").write_bytes(b"PK\x03\x04 nothing")
+    np.savez(tmp_path / "other.npz", x=np.zeros(3))
+    bad = {"ends": "episode_ends", "nan": "finite", "junk": "not a file", "other": "des_c_pos", "missing": "not a file"}
+    for name, match in bad.items():
+        with pytest.raises(InputError, match=match):
+            demos.read(tmp_path / f"{name}.npz")
+
+
+def test_d3ils_pickles_are_read_and_code_in_them_is_not_run(tmp_path: Path, scripted: list[np.ndarray]) -> None:
+    folder = tmp_path / "data"
+    folder.mkdir()
+    for n, desired in enumerate(scripted[:2]):
+        rows = np.column_stack([desired, np.full(len(desired), 0.12)])
+        (folder / f"env_{n:03d}_00.pkl").write_bytes(pickle.dumps({"robot": {"des_c_pos": rows, "c_pos": rows, "name": "panda"}}))
+    assert convert(folder, tmp_path / "d.npz") == 2
+    assert all(np.array_equal(a, b) for a, b in zip(demos.read(tmp_path / "d.npz"), scripted, strict=False))
+    assert convert(tmp_path / "d.npz", tmp_path / "e.npz") == 2
+
+    class Evil:
+        def __reduce__(self) -> tuple[object, tuple[str]]:
+            return os.mkdir, (str(tmp_path / "ran"),)
+
+    (folder / "env_009_00.pkl").write_bytes(pickle.dumps({"robot": {"des_c_pos": Evil()}}))
+    with pytest.raises(InputError, match="mkdir"):
+        convert(folder, tmp_path / "d.npz")
+    assert not (tmp_path / "ran").exists()
+    (tmp_path / "short.pkl").write_bytes(pickle.dumps({"robot": {}}))
+    with pytest.raises(InputError, match="des_c_pos"):
+        convert(tmp_path / "short.pkl", tmp_path / "d.npz")
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(InputError, match=r"no \.pkl"):
+        convert(tmp_path / "empty", tmp_path / "d.npz")
+    with pytest.raises(InputError, match=r"\.npz"):
+        convert(folder, tmp_path / "d.csv")
+
+
+def test_potential_is_one_exactly_where_no_sampled_point_of_the_path_violates(denoiser: NetworkDenoiser) -> None:
+    s, x = scene("cluttered"), chunks(300, 4)
+    state = torch.tensor([0.51, 0.0, 0.5, 0.0], dtype=torch.float64)
+    problem = AvoidingProblem(s, state, denoiser)
+    e = problem.evaluate(x)
+    grid = checked(problem.grid(e, torch.zeros(2, 0)), (300, 2), "grid")
+    t = torch.linspace(0.0, 1.0, 200, dtype=torch.float64)[:, None]
+    seen = set()
+    for n in range(300):
+        corners = torch.cat([state[None, 2:], x[n, 1:, ACTUAL:MOVE].double()])
+        depth = sum(
+            max(0.0, -float(s.distance(a + t * (b - a)).min())) for a, b in itertools.pairwise(corners)
+            if float(a[1]) < SETTINGS.goal_y
+        )
+        assert float(grid.depth[n, 0]) == pytest.approx(depth, abs=2e-3)
+        if depth == 0.0 or depth > 1e-3:
+            assert bool(grid.feasible[n, 1]) == (depth == 0.0) or float(grid.depth[n, 0]) < 1e-3
+        seen.add(depth == 0.0)
+    assert seen == {True, False}
+    tight = problem.tightened(0.01).evaluate(x)
+    assert bool((tight.depth >= e.depth - 1e-12).all()) and bool((tight.depth > e.depth).any())
+    assert torch.equal(problem.evaluate(x).depth, e.depth)  # tightening leaves the problem itself alone
+    assert problem.optimise_k(e, int((e.depth == 0.0).nonzero()[0]))[2] and not problem.optimise_k(e, int(e.depth.argmax()))[2]
+    free = AvoidingProblem(scene("free"), state, denoiser)
+    assert bool((free.evaluate(x).depth == 0.0).all())
+
+
+def test_barrier_gradients_are_those_of_finite_differences_and_projection_reaches_the_set(denoiser: NetworkDenoiser) -> None:
+    problem = AvoidingProblem(scene("top_left"), torch.tensor([0.525, -0.28, 0.525, -0.28]), denoiser)
+    x = chunks(20, 5).double()
+    value, gradient = problem.barrier(x)
+    assert value.shape == (20, 8, 2) and gradient.shape == (20, 8, 2, 6)
+    assert bool((value[:, 0] == torch.inf).all()) and bool((gradient[:, 0] == 0.0).all())
+    for d in range(6):
+        ahead, behind = x.clone(), x.clone()
+        ahead[..., d] += 1e-6
+        behind[..., d] -= 1e-6
+        slope = (problem.barrier(ahead)[0] - problem.barrier(behind)[0]) / 2e-6
+        assert torch.allclose(slope[:, 1:], gradient[:, 1:, :, d], atol=1e-5)
+    projected = problem.project(x)
+    assert bool((problem.barrier(projected)[0] > -1e-6).all()) and torch.equal(projected[..., :ACTUAL], x[..., :ACTUAL])
+    y = x.clone().requires_grad_(True)
+    (slope,) = torch.autograd.grad(problem.guidance(y).sum(), y)
+    ahead = x - 1e-5 * slope
+    assert float(problem.guidance(ahead).sum()) < float(problem.guidance(x).sum())
+
+
+def test_linear_constraints_hold_for_a_path_made_with_them_and_miss_the_arm_by_millimetres(
+    denoiser: NetworkDenoiser, scripted: list[np.ndarray]
+) -> None:
+    state = torch.tensor([0.53, -0.1, 0.52, -0.12], dtype=torch.float64)
+    linear = AvoidingProblem(scene("both"), state, denoiser).linear()
+    rng = np.random.default_rng(0)
+    d, p, rows = np.array([0.53, -0.1]), np.array([0.52, -0.12]), []
+    for a in rng.uniform(SETTINGS.action_low, SETTINGS.action_high, (8, 2)):
+        rows.append([*d, *p, *a])
+        d, p = d + a, p + np.array(SETTINGS.drift) * (d - p) + np.array(SETTINGS.gain) * a
+    x = torch.tensor(np.array(rows))
+    assert torch.allclose(linear.matrix @ x.flatten(), linear.offset, atol=1e-12)
+    assert bool(((x >= linear.lower) & (x <= linear.upper)).all())
+    assert linear.null_space()[1].shape == (48, 16)  # the actions are free, nothing else
+    chunk = windows(usable(scripted, SETTINGS), SETTINGS)[0].double()
+    now, after = chunk[:, 0], chunk[:, 1, ACTUAL:MOVE]
+    want = now[:, 2:4] + torch.tensor(SETTINGS.drift) * (now[:, :2] - now[:, 2:4]) + torch.tensor(SETTINGS.gain) * now[:, 4:]
+    assert float((want - after).square().mean().sqrt()) < 0.004
+
+
+@pytest.mark.parametrize("settings", [
+    {"method": "policy"}, {"method": "conditional", "x_samples": 4, "k_samples": 1}, {"method": "conditional", "x_samples": 4,
+    "k_samples": 1, "tighten": 0.01}, {"method": "best_of_n", "rows": 40, "k_samples": 1, "refine_rounds": 0},
+    {"method": "steered", "particles": 8, "k_samples": 1, "refine_rounds": 0}, {"method": "dpcc", "k_samples": 1},
+    {"method": "safediffuser", "k_samples": 1}, {"method": "mpd", "k_samples": 1}, {"method": "pdm", "k_samples": 1},
+    {"method": "gibbs", "sweeps": 2, "x_samples": 4, "k_samples": 1}, {"method": "guidance", "k_samples": 1},
+    {"method": "truncation", "k_samples": 1},
+], ids=lambda s: s["method"])
+def test_every_method_plans_and_its_verdict_is_the_problems(settings: dict[str, object], denoiser: NetworkDenoiser) -> None:
+    problem = AvoidingProblem(scene("both"), torch.tensor([0.525, -0.28, 0.525, -0.28], dtype=torch.float64), denoiser)
+    r = make_sampler(settings).sample(problem, denoiser, generator=torch.Generator().manual_seed(1))
+    assert r.x is not None and r.x.shape == (8, 6) and bool(torch.isfinite(r.x).all())
+    if settings["method"] != "policy":
+        assert r.feasible == (float(problem.evaluate(r.x[None]).depth[0]) == 0.0)
+
+
+class Scripted:
+    """Plays given actions instead of sampling."""
+
+    def __init__(self, desired: np.ndarray) -> None:
+        self.moves, self.at = np.diff(desired, axis=0), 0
+
+    def sample(self, problem: AvoidingProblem, denoiser: object, *, generator: object) -> object:
+        """The next actions, whatever the state."""
+        moves = self.moves[self.at : self.at + 8]
+        self.at += SETTINGS.execute
+        x = torch.zeros((8, 6))
+        x[: len(moves), MOVE:] = torch.from_numpy(moves).float()
+        return type("R", (), {"x": x, "feasible": True, "counters": type("C", (), {"network_rows": 7})()})()
+
+
+def test_episodes_are_judged_by_the_simulated_path(scripted: list[np.ndarray], denoiser: NetworkDenoiser) -> None:
+    arm, generator = AvoidingArm(), torch.Generator()
+    s = scene("top_left")
+    ys = np.arange(SETTINGS.start[1], 0.42, 0.009)
+    xs = PchipInterpolator([ys[0], -0.1, 0.08, 0.26, ys[-1]], [SETTINGS.start[0], 0.565, 0.515, 0.42, 0.4])(ys)
+    seen = set()
+    for desired in (*scripted[: MODES : 8], np.column_stack([xs, ys])):
+        e = play(Scripted(desired), denoiser, s, arm, generator)  # type: ignore[arg-type]
+        assert e.reached and e.touched is None and e.way == mode(e.path, SETTINGS) and e.rows == 7 * e.plans
+        out = 0
+        for k in range(e.steps):
+            piece = e.path[35 * k : 35 * k + 36]
+            piece = piece[: int(np.argmax(piece[:, 1] >= SETTINGS.goal_y)) or len(piece)]
+            circle = min(math.hypot(x - 0.4, y - 0.08) - 0.08 for x, y in piece.tolist())
+            right = max(x - (0.8 - 0.4 * (y + 0.5)) for x, y in piece.tolist())
+            out += circle < 0.0 or right > 0.0
+        assert abs(e.violations - out) <= 1 and e.safe == (e.violations == 0)
+        seen.add(e.safe)
+    assert seen == {True, False}
+    straight = np.array(SETTINGS.start) + np.outer(np.arange(60), [-0.0015, 0.0115])
+    e = play(Scripted(straight), denoiser, scene("free"), arm, generator)  # type: ignore[arg-type]
+    assert e.touched == "pillar0" and not e.reached and not e.safe
