@@ -22,11 +22,12 @@ from tandem.diffusion.problem import checked
 from tandem.diffusion.samplers import make_sampler
 from tandem.diffusion.schedules import ScheduleConfig, make_schedule
 from tandem.tasks.avoiding import demonstrations as demos
+from tandem.tasks.avoiding.ahead import WayAhead
 from tandem.tasks.avoiding.arm import ROD_RADIUS, AvoidingArm, Response
 from tandem.tasks.avoiding.config import MODES, SceneConfig, load_avoiding_config, mode
 from tandem.tasks.avoiding.d3il import convert
 from tandem.tasks.avoiding.dataset import blends, crossings, usable, windows
-from tandem.tasks.avoiding.problem import ACTUAL, MOVE, AvoidingProblem
+from tandem.tasks.avoiding.problem import ACTUAL, MOVE, TEMPERATURE, AvoidingProblem
 from tandem.tasks.avoiding.rollout import play
 from tandem.tasks.avoiding.scene import Scene
 
@@ -200,7 +201,7 @@ def test_demonstrations_that_would_touch_are_left_out_and_blends_keep_their_way(
     crossed = crossings(kept, 40, 0, SETTINGS)
     assert len(crossed) == 40 and len({w for _, _, w in crossed}) > 10
     for desired, actual, way in crossed:
-        assert mode(actual, SETTINGS) == way and demos.clearance(actual, SETTINGS) > 0.004
+        assert mode(actual, SETTINGS) == way and demos.clearance(actual, SETTINGS) > 0.013
         step = np.diff(desired, axis=0)
         assert (step >= np.array(SETTINGS.action_low) - 1e-12).all() and (step <= np.array(SETTINGS.action_high) + 1e-12).all()
     x, cond = windows([*mixed, *crossed], SETTINGS)
@@ -316,6 +317,29 @@ def test_linear_constraints_hold_for_a_path_made_with_them_and_miss_the_arm_by_m
     now, after = chunk[:, 0], chunk[:, 1, ACTUAL:MOVE]
     want = now[:, 2:4] + torch.tensor(SETTINGS.drift) * (now[:, :2] - now[:, 2:4]) + torch.tensor(SETTINGS.gain) * now[:, 4:]
     assert float((want - after).square().mean().sqrt()) < 0.004
+
+
+def test_way_ahead_is_straight_where_free_longer_round_pillars_and_none_from_dead_ends(denoiser: NetworkDenoiser) -> None:
+    ahead = WayAhead(scene("free"))
+    for x, y in ((0.25, 0.0), (0.42, 0.3), (0.575, 0.2), (0.75, -0.2)):  # nothing above these
+        assert float(ahead(torch.tensor([[x, y]]))[0]) == pytest.approx(SETTINGS.goal_y - y, abs=0.004)
+    below = float(ahead(torch.tensor([[0.5, 0.15]]))[0])  # under the middle pillar of the last row: round it at its side
+    aside = 0.025 + ROD_RADIUS + ahead.clearance
+    assert 0.2 + 0.6 * (math.sqrt(2) - 1) * aside < below < 0.2 + aside
+    assert float(ahead(torch.tensor([[0.5, 0.36]]))[0]) == 0.0
+    left, right = torch.tensor([[0.52, 0.08]]), torch.tensor([[0.62, -0.02]])  # DPCC's line closes the right gap
+    assert float(WayAhead(scene("top_left"))(right)[0]) > 1.0 > float(ahead(right)[0])
+    assert float(WayAhead(scene("top_left"))(left)[0]) < 0.4
+    problem = AvoidingProblem(scene("top_left"), torch.zeros(4), denoiser, ahead=WayAhead(scene("top_left")))
+    x = chunks(50, 6)
+    grid = checked(problem.grid(problem.evaluate(x), torch.zeros(1, 0)), (50, 1), "grid")
+    ok = grid.feasible[:, 0]
+    assert 0 < int(ok.sum()) < 50
+    want = WayAhead(scene("top_left"))(x[ok, -1, ACTUAL:MOVE])
+    assert torch.allclose(grid.cost[ok, 0], want) and torch.allclose(grid.log_v[ok, 0], -want / TEMPERATURE)
+    shut = SceneConfig("shut", circles=((0.5, 0.08, 0.16), (0.15, 0.08, 0.188), (0.85, 0.08, 0.188)))
+    with pytest.raises(InputError, match=r"no (free )?way"):
+        WayAhead(Scene(shut, SETTINGS, margin=0.0))
 
 
 @pytest.mark.parametrize("settings", [

@@ -29,9 +29,10 @@ OVERSHOOT = 0.3
 #: bends: standard deviation [m] of each of the first harmonics over the path
 BEND, HARMONICS = 0.008, 4
 #: crossings: a path is near when the other's desired position is within this [m]; steps over which the two are joined
-NEAR, JOINED = (0.07, 0.008), (6, 16)
-#: least distance of the rod from the pillars in blends and crossings [m]; humans went nearer
-SAFE = 0.005
+NEAR, JOINED = (0.07, 0.008), (8, 18)
+#: least distance of the rod from the pillars in blends and in crossings [m]; humans went nearer. Crossings that turn late, close
+#: before a pillar, taught the policy to try that too, and it hit the pillar in one episode of ten
+BLEND_CLEARANCE, CROSSING_CLEARANCE = 0.008, 0.014
 #: a state is a desired and an actual position; a pair adds the change of the desired one
 STATE, ACTION = 4, 2
 
@@ -67,7 +68,7 @@ def blends(
         way = ways[n % len(ways)]
         one, two = (by_way[way][int(i)] for i in rng.integers(0, len(by_way[way]), 2))
         path = limited(_mixed(one, two, rng), settings)
-        actual = followed(path, settings, SAFE)
+        actual = followed(path, settings, BLEND_CLEARANCE)
         if actual is not None and mode(actual, settings) == way:
             out.append((path, actual, way))
     return out
@@ -93,7 +94,7 @@ def crossings(
         rest = source[int(owner[pick])][0][int(index[pick]) :]
         fade = 0.5 + 0.5 * np.cos(np.pi * np.clip(np.arange(len(rest)) / rng.integers(*JOINED), 0.0, 1.0))
         path = limited(np.concatenate([one[:t], rest - fade[:, None] * gap[pick]]), settings)
-        actual = followed(path, settings, SAFE)
+        actual = followed(path, settings, CROSSING_CLEARANCE)
         way = None if actual is None else mode(actual, settings)
         if actual is not None and way is not None:
             out.append((path, actual, way))
