@@ -167,6 +167,15 @@ def test_one_conditioning_for_all_rows_equals_its_copies(conditioning: str) -> N
     assert not torch.allclose(one, network(x, torch.tensor([3]), c + 1.0))
 
 
+def test_a_denoiser_follows_its_conditioning_when_that_changes(outcome: TrainingOutcome) -> None:
+    denoiser, x = outcome.denoiser, torch.randn((3, 4, 2), generator=torch.Generator().manual_seed(0))
+    cond = torch.tensor([0.3])
+    for value, i in ((0.3, 2), (0.3, 2), (-0.8, 2), (-0.8, 1), (0.3, 2)):
+        cond.fill_(value)  # the same tensor with another value in it
+        rows = cond.expand(3, 1)  # a conditioning a row goes past what is kept
+        assert torch.allclose(denoiser.clean(x, i, cond), denoiser.clean(x, i, rows), atol=1e-6)
+
+
 def test_default_network_has_about_a_million_parameters() -> None:
     assert 0.8e6 < ResidualMLP(16, 10, 40).parameter_count() < 1.5e6
 

@@ -6,9 +6,10 @@ from dataclasses import dataclass
 from typing import Protocol
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from tandem.core.errors import ConfigError
+from tandem.diffusion.networks import ResidualMLP
 from tandem.diffusion.schedules import Schedule
 
 PARAMETRISATIONS = ("x0", "eps", "v")
@@ -109,7 +110,7 @@ class NetworkDenoiser:
 
     def __init__(
         self,
-        network: nn.Module,
+        network: ResidualMLP,
         schedule: Schedule,
         parametrisation: str,
         x_normaliser: Normaliser,
@@ -125,6 +126,8 @@ class NetworkDenoiser:
         self.x_normaliser = x_normaliser.to(self._device, self._dtype)
         self.cond_normaliser = cond_normaliser.to(self._device, self._dtype)
         self._index = torch.arange(schedule.steps + 1, device=self._device)
+        self._cond: Tensor | None = None
+        self._modulations: dict[int, list[Tensor]] = {}
 
     @property
     def device(self) -> torch.device:
@@ -138,9 +141,20 @@ class NetworkDenoiser:
 
     def clean(self, x: Tensor, i: int, cond: Tensor) -> Tensor:
         """Clean estimate (N, H, D) of noisy ``x`` (N, H, D) at step ``i``; ``cond`` (C,) for all rows or (N, C), normalised."""
-        output = self.network(x, self._index[i : i + 1], cond if cond.ndim == 2 else cond[None])
+        if cond.ndim == 2:
+            output = self.network(x, self._index[i : i + 1], cond)
+        else:
+            output = self.network.trunk(x, self._modulated(i, cond))
         x0 = to_clean(self.parametrisation, output, x, self.schedule.signal(i), self.schedule.noise(i))
         return x0 if self.clip is None else x0.clamp(-self.clip, self.clip)
+
+    def _modulated(self, i: int, cond: Tensor) -> list[Tensor]:
+        """The network's modulations at step ``i``, kept as long as ``cond`` (C,) stays: JM2D comes by each step many times."""
+        if self._cond is None or not torch.equal(cond, self._cond):
+            self._cond, self._modulations = cond.clone(), {}
+        if i not in self._modulations:
+            self._modulations[i] = self.network.modulations(self._index[i : i + 1], cond[None])
+        return self._modulations[i]
 
     def normalise(self, x: Tensor) -> Tensor:
         """Chunks (..., H, D) in the data's units -> normalised."""

@@ -43,9 +43,8 @@ class _Block(nn.Module):
         nn.init.zeros_(self.outer.weight)
         nn.init.zeros_(self.outer.bias)
 
-    def forward(self, h: Tensor, embedding: Tensor) -> Tensor:
-        """(B, width) from (B, width) and the embedding (B or 1, E)."""
-        m = self.modulation(embedding)
+    def forward(self, h: Tensor, m: Tensor) -> Tensor:
+        """(B, width) from (B, width) and what ``modulation`` makes of the embedding (B or 1, ...)."""
         z = self.norm(h)
         if self.film:
             scale, shift = m.chunk(2, dim=-1)
@@ -82,12 +81,20 @@ class ResidualMLP(nn.Module):
         dtype = self.stem.weight.dtype
         return nn.functional.silu(self.time(step_embedding(i, self.config.embedding).to(dtype)) + self.cond(cond))
 
+    def modulations(self, i: Tensor, cond: Tensor) -> list[Tensor]:
+        """What step indices (B or 1,) and conditioning (B or 1, C) do to each block; the same for every chunk under them."""
+        embedding = self.embed(i, cond)
+        return [block.modulation(embedding) for block in self.blocks]  # type: ignore[operator, union-attr]
+
     def forward(self, x: Tensor, i: Tensor, cond: Tensor) -> Tensor:
         """(B, H, D) from chunks (B, H, D), step indices (B or 1,), conditioning (B or 1, C)."""
-        embedding = self.embed(i, cond)
+        return self.trunk(x, self.modulations(i, cond))
+
+    def trunk(self, x: Tensor, modulations: list[Tensor]) -> Tensor:
+        """(B, H, D) from chunks (B, H, D) and :meth:`modulations`."""
         h = self.stem(x.flatten(1))
-        for block in self.blocks:
-            h = block(h, embedding)
+        for block, m in zip(self.blocks, modulations, strict=True):
+            h = block(h, m)
         return self.head(nn.functional.silu(self.norm(h))).view(x.shape)
 
     def parameter_count(self) -> int:

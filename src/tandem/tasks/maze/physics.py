@@ -11,6 +11,7 @@ from dataclasses import dataclass
 
 import mujoco
 import numpy as np
+from numba import njit
 from numpy.typing import ArrayLike, NDArray
 
 from tandem.core.errors import InputError
@@ -43,13 +44,21 @@ def rollout(p0: ArrayLike, v0: ArrayLike, u: ArrayLike) -> tuple[Array, Array]:
 
     Without walls.
     """
-    u = GAIN * np.clip(np.asarray(u, dtype=np.float64), -1.0, 1.0)
-    v = np.empty((u.shape[0], u.shape[1] + 1, 2))
-    v[:, 0] = v0
-    for n in range(u.shape[1]):
-        v[:, n + 1] = KEEP * np.clip(v[:, n], -SPEED, SPEED) + u[:, n]
-    start = np.broadcast_to(np.asarray(p0, dtype=np.float64), v[:, 0].shape)[:, None]
-    return np.concatenate([start, start + DT * np.cumsum(v[:, 1:], axis=1)], axis=1), v
+    u = np.ascontiguousarray(u, dtype=np.float64)
+    p, v = np.empty((u.shape[0], u.shape[1] + 1, 2)), np.empty((u.shape[0], u.shape[1] + 1, 2))
+    p[:, 0], v[:, 0] = p0, v0
+    _roll(u, p, v)
+    return p, v
+
+
+@njit(cache=True, error_model="numpy")
+def _roll(u: Array, p: Array, v: Array) -> None:
+    """Fill p and v (N, T + 1, 2) from their first rows on."""
+    for i in range(u.shape[0]):
+        for n in range(u.shape[1]):
+            for d in range(2):
+                v[i, n + 1, d] = KEEP * min(max(v[i, n, d], -SPEED), SPEED) + GAIN * min(max(u[i, n, d], -1.0), 1.0)
+                p[i, n + 1, d] = p[i, n, d] + DT * v[i, n + 1, d]
 
 
 def control_for(v: Array, wanted: Array) -> Array:
