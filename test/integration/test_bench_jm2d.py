@@ -32,6 +32,8 @@ def test_quick_bench_makes_every_table_and_resumes(tmp_path: Path, monkeypatch: 
     assert (tmp_path / "runs-quick.jsonl").read_text() == lines
     with pytest.raises(InputError, match="seeds = 0"):
         jm2d.run(tmp_path, seeds=0)
+    with pytest.raises(InputError, match="no measurement of maze"):
+        jm2d.run(tmp_path, parts="maze", only="torus")
     with pytest.raises(InputError, match="accepted: one or more of donut"):
         jm2d.run(tmp_path, parts="donut,doughnut")
     with pytest.raises(InputError, match="device"):

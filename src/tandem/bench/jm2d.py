@@ -32,13 +32,14 @@ NOTES = "Shares with Wilson's 95 % interval, means with a bootstrap interval; `p
 
 def run(
     out: Path, quick: bool = False, *, parts: str = ",".join(PARTS), seeds: int = 1, seed: int = 0, trials: int = 0,
-    workers: int = 1, device: str = "cpu",
+    only: str = "", workers: int = 1, device: str = "cpu",
 ) -> int:
     """Measure what is missing in ``out``, then write ``table.json``, ``table.md`` and plots.
 
     Args:
         out: folder. quick: a few of each measurement. parts: of :data:`PARTS`, comma-separated. seeds: repetitions, numbered from
-        ``seed``. trials: at most so many of each measurement, 0: each part's full number. workers: processes. device: torch's.
+        ``seed``. trials: at most so many of each measurement, 0: each part's full number.
+        only: measurements whose key has one of these, comma-separated, in it. workers: processes. device: torch's.
 
     Raises:
         InputError: an unknown part, a count out of range, or a device that torch does not have.
@@ -56,10 +57,14 @@ def run(
     began = time.monotonic()
     modules = [importlib.import_module(PARTS[name]) for name in names]
     scale = Scale(tuple(range(seed, seed + seeds)), trials, quick, device)
-    wanted = [job for module in modules for job in module.jobs(scale)]
+    marks = [m.strip() for m in only.split(",") if m.strip()] or [""]
+    wanted = [job for module in modules for job in module.jobs(scale) if any(m in job.key for m in marks)]
+    if not wanted:
+        raise InputError(f"only = {only!r}: no measurement of {', '.join(names)} has that in its key")
     results = run_jobs(wanted, out / ("runs-quick.jsonl" if quick else "runs.jsonl"), workers=workers, title=", ".join(names))
     tables: list[list[dict[str, Any]]] = [module.rows(results) for module in modules]
     command = f"tandem bench jm2d --parts {','.join(names)} --seeds {seeds} --seed {seed} --trials {trials} --device {device}"
+    command += f" --only {only}" if only else ""
     spent = sum(r["wall_s"] for r in results.values())
     write_table(
         out, [row for table in tables for row in table], command=command, seeds=list(scale.seeds),

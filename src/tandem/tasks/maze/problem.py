@@ -48,7 +48,7 @@ class MazeConfig:
 
     padding: float = setting(0.0, "by what walls grow on all sides, w", unit="m", lo=0.0, hi=0.3)
     execute: int = setting(5, "controls of a head", lo=1, hi=HORIZON - 1)
-    temperature: float = setting(0.002, "lambda of V = exp(-J / lambda)", unit="m^2", lo=1e-9, hi=1e3)
+    temperature: float = setting(0.05, "lambda of V = exp(-J / lambda)", unit="m^2", lo=1e-9, hi=1e3)
     backup: str = setting("original", "choice of k", choices=tuple(BACKUPS))
 
     def family(self) -> PointFamily:
