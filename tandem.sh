@@ -215,6 +215,20 @@ warm_up() {
     find "$ENV/numba" -mindepth 1 -maxdepth 1 -type d -printf '%T@ %p\n' | sort -rn | tail -n +9 | cut -d' ' -f2- | xargs -r rm -rf
 }
 
+wants_help() {
+    local word
+    for word; do [[ $word != --help && $word != -h ]] || return 0; done
+    return 1
+}
+
+prepare() {
+    [[ $1 != demo ]] || system_packages
+    case " $* " in
+        " bench faults "* | " bench bridge "* | " demo "*[\ =]fci\ *) ensure_fci_env || die "no FCI simulator: $TANDEM_FCI_MISSING" ;;
+    esac
+    warm_up
+}
+
 run_tests() {
     cd "$ROOT"
     local failed=0
@@ -239,11 +253,7 @@ main() {
         setup) system_packages; warm_up; say "ready: $ENV" ;;
         setup-fci) ensure_fci_env || die "no FCI simulator: $TANDEM_FCI_MISSING"; say "ready: $FCI_ENV" ;;
         test) shift; system_packages; warm_up; ensure_fci_env || say "tests against the FCI are left out: $TANDEM_FCI_MISSING"; run_tests "$@" ;;
-        bench) [[ ${2:-} != faults && ${2:-} != bridge ]] || ensure_fci_env || die "no FCI simulator: $TANDEM_FCI_MISSING"
-            exec "$ENV/bin/python" -m tandem.cli.main "$@" ;;
-        demo) system_packages; warm_up
-            [[ " $* " != *[\ =]fci\ * ]] || ensure_fci_env || die "no FCI simulator: $TANDEM_FCI_MISSING"
-            exec "$ENV/bin/python" -m tandem.cli.main "$@" ;;
+        demo | bench | launch | train | audit | certify) wants_help "$@" || prepare "$@"; exec "$ENV/bin/python" -m tandem.cli.main "$@" ;;
         *) exec "$ENV/bin/python" -m tandem.cli.main "${@:---help}" ;;
     esac
 }

@@ -84,4 +84,5 @@ def compile_kernels(robot: str = "fr3") -> list[str]:
         importlib.import_module(name).compile_all(arm)
         done.append(name)
     importlib.import_module("tandem.safety.pointmass").compile_points()
-    return [*done, "tandem.safety.pointmass"]
+    importlib.import_module("tandem.safety.clearance").compile_clearance(arm)
+    return [*done, "tandem.safety.pointmass", "tandem.safety.clearance"]

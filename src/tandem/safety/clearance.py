@@ -14,9 +14,11 @@ from numba import njit
 from numpy.typing import ArrayLike, NDArray
 
 from tandem.core.errors import InputError
+from tandem.core.scene import TABLE, Scene
 from tandem.robots.kinematics import fk_single, jacobian_single, place_spheres
 from tandem.robots.model import ArmModel
-from tandem.safety.geometry import PackedScene
+from tandem.safety.bounds import Bounds
+from tandem.safety.geometry import PackedScene, pack_scene
 from tandem.safety.kernels import O_GROW, O_SKIP, O_SPEED, distance
 
 Array = NDArray[np.float64]
@@ -82,3 +84,8 @@ def clearance(arm: ArmModel, scene: PackedScene, q: ArrayLike, times: ArrayLike 
         scene.arrays.face, rows, t, value, gradient,
     )
     return value.reshape(q.shape[:-1]), gradient.reshape(q.shape)
+
+
+def compile_clearance(arm: ArmModel) -> None:
+    """Fill Numba's cache."""
+    clearance(arm, pack_scene(Scene((TABLE,)), arm, Bounds(), 0.0), arm.home)
