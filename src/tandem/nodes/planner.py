@@ -44,7 +44,7 @@ class PlannerSettings(NodeSettings):
     sampler: str = setting("default", "sampler configuration in config/samplers, without .yaml")
     seed: int = setting(0, "seed of all randomness", lo=0, hi=2**31 - 1)
     plan_time: float = setting(0.6, "kept for planning, transport and certification before a switch", unit="s", lo=0.02, hi=10.0)
-    reserve: float = setting(0.18, "part of plan_time for what comes after sampling: polish, transport, certification", unit="s", lo=0.0, hi=5.0)
+    reserve: float = setting(0.18, "part of plan_time that is left for what comes after sampling", unit="s", lo=0.0, hi=5.0)
     retry_period: float = setting(0.1, "pause after an attempt without plan, or a refused one", unit="s", lo=0.0, hi=10.0)
     answer_time: float = setting(0.15, "wait after a switch time for word of the proposal's fate", unit="s", lo=0.0, hi=5.0)
     pose_max_age: float = setting(1.0, "oldest object pose to plan with", unit="s", lo=0.01, hi=60.0)
