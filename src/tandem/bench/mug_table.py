@@ -64,7 +64,7 @@ def comparison(results: list[dict[str, Any]], condition: str, methods: list[str]
             bootstrap([float(a[key]) - float(b[key]) for a, b in chosen])
             for key, chosen in (("safe_success", pairs), ("intervention", pairs), ("episode_s", both))
         ]
-        text = " | ".join(f"{c['mean']:+.3f} [{c['lo']:+.3f}, {c['hi']:+.3f}]" for c in cells)
+        text = " | ".join("-" if np.isnan(c["mean"]) else f"{c['mean']:+.3f} [{c['lo']:+.3f}, {c['hi']:+.3f}]" for c in cells)
         lines.append(f"| {method} | {text} | {len(pairs)} ({len(both)}) |")
     return "\n".join(lines) + "\n"
 
