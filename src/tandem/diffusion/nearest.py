@@ -17,7 +17,6 @@ from tandem.core.errors import InputError
 #: a constraint (scaled to a unit normal) counts as kept when it is violated by no more than this
 TOLERANCE = 1e-9
 
-
 def onto_half_space(y: Tensor, a: Tensor, b: Tensor) -> tuple[Tensor, Tensor]:
     """Nearest points to ``y`` (..., D) with ``a . x >= b``, for a (..., D) and b (...).
 
@@ -35,7 +34,7 @@ def nearest(y: Tensor, a: Tensor, b: Tensor) -> tuple[Tensor, Tensor]:
     """Nearest points to ``y`` (B, D) with ``a x >= b``, for a (B, M, D), b (B, M); rows with b = -inf ask for nothing.
 
     Returns:
-        x (B, D) float64, and (B,) whether the constraints can be met at all; where not, x is y.
+        x (B, D) float64, and (B,) whether the constraints can be met at all; where not, or not to within rounding, x is y.
 
     Raises:
         InputError: NaN, or shapes that do not fit.
@@ -100,11 +99,17 @@ def _active_set(y: Tensor, a: Tensor, b: Tensor) -> tuple[Tensor, Tensor]:
         multiplier, active, chosen, gain = multiplier[keep], active[keep], chosen[keep], gain[keep]
         if len(rows) == 0:
             return out, solvable
-    raise InputError(f"nearest: {len(rows)} problems did not end; constraints are contradictory to within rounding")
+    solvable[rows] = False  # no end: contradictory to within rounding
+    return out, solvable
 
 
 def _onto_active(a: Tensor, active: Tensor, normal: Tensor) -> Tensor:
     """(B, M) coefficients of the projection of ``normal`` (B, D) onto the span of the active normals, 0 where inactive."""
     used = torch.where(active[..., None], a, 0.0)
     gram = used @ used.mT + torch.diag_embed((~active).double())
-    return torch.linalg.solve(gram, (used @ normal[..., None])[..., 0])
+    target = (used @ normal[..., None])[..., 0]
+    dual, singular = torch.linalg.solve_ex(gram, target)
+    bad = singular > 0  # normals that depend on each other but for rounding
+    if bool(bad.any()):
+        dual[bad] = (torch.linalg.pinv(gram[bad], hermitian=True) @ target[bad][..., None])[..., 0]
+    return dual
