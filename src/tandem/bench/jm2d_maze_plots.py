@@ -38,7 +38,9 @@ def padded(path: Path, rows: list[dict[str, Any]]) -> None:
             for n, name in enumerate(names):
                 own = [r for r in rows if r["method"] == name]
                 _line(ax, own, metric, CYCLE[n % len(CYCLE)], name, 0.0015 * (n - len(names) / 2))
-            ax.set(xlabel="padding w [m]", title=title, ylim=(0.0, None))
+            paddings = sorted({float(r["condition"].split("= ")[1]) for r in rows})
+            ax.set(xlabel="padding w [m]", title=title, ylim=(0.0, None), xticks=paddings)
+            ax.set_xlim(paddings[0] - 0.03, paddings[-1] + 0.03)
         figure.legend(*ax.get_legend_handles_labels(), loc="outside right center", frameon=False, title="paper: dotted")
         figure.savefig(path, metadata={"Date": None})
 

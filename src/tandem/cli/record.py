@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import shutil
 import time
+from collections.abc import Mapping
 from pathlib import Path
 
 from rich.console import Console
@@ -19,6 +20,11 @@ log = logging.getLogger(__name__)
 
 #: a graph that is there is heard within this time [s]
 HEARD = 8.0
+
+
+def of_graph(counts: Mapping[str, int]) -> int:
+    """How many messages are the graph's own: absolute topics (/diagnostics) may be another's."""
+    return sum(number for name, number in counts.items() if not name.startswith("/"))
 
 
 def run(console: Console, out: Path, *, duration: float, namespace: str) -> int:
@@ -37,14 +43,14 @@ def run(console: Console, out: Path, *, duration: float, namespace: str) -> int:
             time.sleep(0.05)
             now = time.monotonic()
             with recorder.lock:
-                total = recorder.live.counts.total()
-            if not total and now - began > HEARD:
+                total, heard = recorder.live.counts.total(), of_graph(recorder.live.counts)
+            if not heard and now - began > HEARD:
                 break
             if now - told >= 5.0:
                 told = now
                 log.info("%d messages in %.0f s; Ctrl-C ends", total, now - began)
     counts, seconds = recorder.live.counts, time.monotonic() - began
-    if not counts.total():
+    if not of_graph(counts):
         shutil.rmtree(out, ignore_errors=True)
         raise GraphError(f"nothing was heard for {seconds:.0f} s ({place(namespace)}); start the graph: tandem launch bringup")
     table = Table("topic", "messages", box=None, pad_edge=False)
