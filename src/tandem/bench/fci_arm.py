@@ -67,11 +67,11 @@ def certified_error(wire: Wire, played: list[CertifiedTrajectory], loop_start: f
     def error(shift: float, step: int = 1) -> float:
         return float(np.abs(expected(loop_start + shift + ticks[::step]) - wire.q[::step]).max())
 
-    best, width, coarse = 0.0, 0.05, max(len(ticks) // 400, 1)
+    best, width, points, coarse = 0.0, 0.6, 481, max(len(ticks) // 400, 1)  # a busy machine tells its state late
     for _ in range(8):
-        grid = best + np.linspace(-width, width, 41)
+        grid = best + np.linspace(-width, width, points)
         best = float(grid[int(np.argmin([error(s, coarse) for s in grid]))])
-        width *= 0.08
+        width, points = (0.006, 41) if points > 41 else (0.08 * width, 41)
     return error(best), best
 
 
