@@ -21,7 +21,8 @@ from tandem.execution.client import FastLoopClient, FastLoopError
 from tandem.execution.types import ArmState, CertifiedTrajectory, Mode, StopReason, SubmitCode
 from tandem.robots.model import ArmModel
 
-pytestmark = [pytest.mark.fci, pytest.mark.timeout(240)]
+# real processes in real time: what a busy machine breaks is tried once more
+pytestmark = [pytest.mark.fci, pytest.mark.timeout(240), pytest.mark.flaky(reruns=1)]
 TORQUE_RATE = 1.0  # Nm a cycle: 1000 Nm/s
 
 
