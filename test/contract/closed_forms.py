@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from tandem.diffusion.problem import PotentialGrid
+from tandem.diffusion.problem import Chunks, PotentialGrid
 from tandem.diffusion.reverse import SolverConfig, denoise
 from tandem.diffusion.schedules import ScheduleConfig, make_schedule
 
@@ -44,23 +44,6 @@ class MixtureDenoiser:
         return x
 
 
-@dataclass
-class Handle:
-    """What evaluate() returns."""
-
-    x: Tensor
-
-    @property
-    def n(self) -> int:
-        """Number of chunks."""
-        return int(self.x.shape[0])
-
-    @property
-    def valid(self) -> Tensor:
-        """All are."""
-        return torch.ones(self.n, dtype=torch.bool)
-
-
 class PairProblem:
     """x and k both in R^D, p(k) uniform on the box, V = exp(log_v(x, k)) with log_v (..., D), (..., D) -> (...)."""
 
@@ -82,9 +65,9 @@ class PairProblem:
         """0 in the box."""
         return torch.where((k.abs() <= 1.0).all(-1), 0.0, -torch.inf)
 
-    def evaluate(self, x: Tensor) -> Handle:
+    def evaluate(self, x: Tensor) -> Chunks:
         """Nothing to prepare."""
-        return Handle(x)
+        return Chunks(x)
 
     def _grid(self, x: Tensor, k: Tensor) -> PotentialGrid:
         log_v = self.log_v(x, k)
@@ -92,15 +75,15 @@ class PairProblem:
         depth = torch.where(log_v > -torch.inf, 0.0, torch.ones_like(log_v) if self.depth is None else self.depth(x, k))
         return PotentialGrid(log_v, torch.where(log_v > -torch.inf, -log_v, torch.inf), depth)
 
-    def grid(self, e: Handle, k: Tensor) -> PotentialGrid:
+    def grid(self, e: Chunks, k: Tensor) -> PotentialGrid:
         """(N, K)."""
         return self._grid(e.x[:, 0][:, None], k[None])
 
-    def pairs(self, e: Handle, k: Tensor) -> PotentialGrid:
+    def pairs(self, e: Chunks, k: Tensor) -> PotentialGrid:
         """(N, P)."""
         return self._grid(e.x[:, 0][:, None], k)
 
-    def guess_k(self, e: Handle) -> Tensor:
+    def guess_k(self, e: Chunks) -> Tensor:
         """A deliberately lopsided guess: it must not show in any law."""
         return (0.5 * e.x[:, 0] + 0.3).double()
 
@@ -130,7 +113,7 @@ class PairProblem:
 
         return PairProblem(log_v, self.dim, depth, self.edge)
 
-    def optimise_k(self, e: Handle, index: int) -> tuple[Tensor, float, bool]:
+    def optimise_k(self, e: Chunks, index: int) -> tuple[Tensor, float, bool]:
         """Dense search (D = 1)."""
         k = torch.linspace(-1.0, 1.0, 401, dtype=torch.float64)[:, None].expand(-1, self.k_dim)
         grid = self._grid(e.x[index : index + 1, 0][:, None], k[None])
@@ -157,7 +140,7 @@ def reference(problem: PairProblem, denoiser: MixtureDenoiser, count: int = 20_0
         denoiser.schedule, lambda y, i: denoiser.clean(y, i, problem.cond), noise, denoiser.schedule.steps, SolverConfig(), g
     )
     k = torch.linspace(-1.0, 1.0, points, dtype=torch.float64)[:, None]
-    v = torch.cat([problem.grid(Handle(part), k).log_v.double().exp() for part in x.split(4000)])
+    v = torch.cat([problem.grid(Chunks(part), k).log_v.double().exp() for part in x.split(4000)])
     px, pk = v.sum(1) / v.sum(), v.sum(0) / v.sum()
     xs, ks = x[:, 0, 0].double(), k[:, 0]
     mx, mk = float(px @ xs), float(pk @ ks)

@@ -8,12 +8,13 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from contract.closed_forms import STEPS, Handle, MixtureDenoiser, PairProblem, gaussian, reference
+from contract.closed_forms import STEPS, MixtureDenoiser, PairProblem, gaussian, reference
 from scipy.optimize import minimize
 from torch import Tensor
 
 from tandem.core.errors import InputError
 from tandem.diffusion.constraints import LinearConstraints, autograd_barrier, hinge_cost, onto_barrier
+from tandem.diffusion.problem import Chunks
 from tandem.diffusion.reverse import step
 from tandem.diffusion.samplers import make_sampler
 from tandem.diffusion.samplers.base import Run
@@ -304,7 +305,7 @@ def test_projected_jm2d_hands_on_feasible_noisy_samples() -> None:
     problem, denoiser = gaussian()
     r = draw({"method": "jm2d", "project": True, "selection": "final", "x_samples": 8, "k_samples": 8}, problem, denoiser)
     assert float(r.x) >= 0.2
-    assert problem.grid(Handle(r.x[None]), r.k[None]).cost.item() == pytest.approx(r.cost) or not r.feasible
+    assert problem.grid(Chunks(r.x[None]), r.k[None]).cost.item() == pytest.approx(r.cost) or not r.feasible
 
 
 def test_pathwise_jm2d_follows_the_gradient_and_nears_its_target_with_more_steps() -> None:

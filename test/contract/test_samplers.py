@@ -15,7 +15,6 @@ import yaml
 from contract.closed_forms import (
     STEPS,
     TARGETS,
-    Handle,
     MixtureDenoiser,
     Moments,
     PairProblem,
@@ -28,7 +27,7 @@ from torch import Tensor
 
 from tandem.core.errors import ConfigError, InputError
 from tandem.core.paths import share_dir
-from tandem.diffusion.problem import PotentialError, PotentialGrid
+from tandem.diffusion.problem import Chunks, PotentialError, PotentialGrid
 from tandem.diffusion.result import SampleResult
 from tandem.diffusion.samplers import Sampler, load_sampler, make_sampler, sampler_names
 
@@ -140,7 +139,7 @@ def test_the_plain_policy_follows_the_prior_and_sequential_optimises_k_for_it() 
     assert abs(float(x.std()) - flat.x_std) < 0.2 * flat.x_std
     r = draw(make_sampler({"method": "sequential"}), problem, denoiser)
     assert r.x is not None and r.k is not None
-    best = problem.optimise_k(Handle(r.x[None]), 0)[0]
+    best = problem.optimise_k(Chunks(r.x[None]), 0)[0]
     assert r.feasible and torch.equal(r.k.double(), best)
     assert torch.equal(r.x, draw(make_sampler({"method": "policy"}), problem, denoiser).x)
     backed = draw(make_sampler({"method": "policy", "with_backup": True}), problem, denoiser)
@@ -425,8 +424,8 @@ class OneByOne:
 
         def rows(x: Any, *rest: Any) -> Any:
             parts = []
-            for n in range(x.n if isinstance(x, Handle) else x.shape[0]):
-                one = Handle(x.x[n : n + 1]) if isinstance(x, Handle) else x[n : n + 1]
+            for n in range(x.n if isinstance(x, Chunks) else x.shape[0]):
+                one = Chunks(x.x[n : n + 1]) if isinstance(x, Chunks) else x[n : n + 1]
                 own = tuple(r[n : n + 1] if name == "pairs" else r for r in rest)
                 parts.append(value(one, *own))
             if isinstance(parts[0], PotentialGrid):
@@ -467,7 +466,7 @@ def test_what_is_called_feasible_is_feasible(name: str) -> None:
         r = draw(small(name), problem, denoiser, seed=seed)
         if r.feasible:
             assert r.x is not None and r.k is not None and bool((r.k.abs() <= 1.0).all())
-            grid = problem.grid(Handle(r.x[None].double()), r.k[None].double())
+            grid = problem.grid(Chunks(r.x[None].double()), r.k[None].double())
             assert bool(grid.feasible[0, 0]) and abs(float(grid.cost[0, 0]) - r.cost) < 1e-9
             seen += 1
         c = r.candidates
@@ -479,7 +478,7 @@ def test_what_is_called_feasible_is_feasible(name: str) -> None:
 @pytest.mark.parametrize("name", SEES_V)
 def test_a_lying_solver_is_not_believed(name: str) -> None:
     class Liar(PairProblem):
-        def optimise_k(self, e: Handle, index: int) -> tuple[Tensor, float, bool]:
+        def optimise_k(self, e: Chunks, index: int) -> tuple[Tensor, float, bool]:
             return torch.zeros(self.k_dim, dtype=torch.float64), 0.0, True
 
     r = draw(small(name), Liar(lambda x, k: torch.full_like((x + k).sum(-1), -math.inf)), MixtureDenoiser([[0.0]], 0.3))

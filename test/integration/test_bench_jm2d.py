@@ -22,14 +22,18 @@ def test_quick_bench_makes_every_table_and_resumes(tmp_path: Path, monkeypatch: 
     monkeypatch.setattr(jm2d_donut, "OBSTACLES", (4,))
     assert jm2d.run(tmp_path, quick=True, parts="donut") == 0
     table = json.loads((tmp_path / "table.json").read_text())
-    assert {r["condition"] for r in table["rows"]} == {"Fig. 5 constraint", "A.2 clean estimates", "Fig. 2, 4 circles"}
+    assert {r["condition"] for r in table["rows"]} == {"Fig. 5", "tight", "A.2 clean estimates", "Fig. 2, 4 circles"}
     assert all(r["n"] > 0 and r["network_rows"] >= 0.0 for r in table["rows"])
-    pdm = next(r for r in table["rows"] if r["method"] == "pdm")
+    pdm = next(r for r in table["rows"] if r["method"] == "pdm" and r["condition"] == "Fig. 5")
     assert pdm["valid"]["mean"] == 1.0 and pdm["paper_out"] == 31 / 64
     assert (tmp_path / "table.md").is_file() and (tmp_path / "donut_constraint.svg").is_file()
     lines = (tmp_path / "runs-quick.jsonl").read_text()
     assert jm2d.run(tmp_path, quick=True, parts="donut") == 0
     assert (tmp_path / "runs-quick.jsonl").read_text() == lines
+    assert jm2d.run(tmp_path, quick=True, parts="donut", report=True) == 0
+    assert json.loads((tmp_path / "table.json").read_text())["rows"] == table["rows"]
+    with pytest.raises(InputError, match="holds nothing"):
+        jm2d.run(tmp_path / "elsewhere", parts="donut", report=True)
     with pytest.raises(InputError, match="seeds = 0"):
         jm2d.run(tmp_path, seeds=0)
     with pytest.raises(InputError, match="no measurement of maze"):
@@ -45,7 +49,10 @@ def test_quick_maze_plays_every_condition(tmp_path: Path, monkeypatch: pytest.Mo
     monkeypatch.setitem(jm2d_maze.METHODS, "steered", few)
     monkeypatch.setattr(episode, "LONGEST", 120)
     assert jm2d.run(tmp_path, quick=True, parts="maze", seed=1000) == 0
-    table = json.loads((tmp_path / "table.json").read_text())["rows"]
+    whole = json.loads((tmp_path / "table.json").read_text())["rows"]
+    table, costs = ([r for r in whole if ("cost" in r["table"]) == cost] for cost in (False, True))
+    assert {r["method"] for r in costs} == {"rail", "steered"}
+    assert all(r["plan_ms_1_core"]["mean"] > 0.0 and r["plan_ms_2_cores"]["mean"] > 0.0 and r["n"] == 8 for r in costs)
     assert {(r["table"].split("(")[1], r["method"]) for r in table} == {
         ("Fig. 3)", "policy"), ("Fig. 3)", "rail"), ("Fig. 3)", "steered"), ("Table F.3)", "rail"), ("Table F.3)", "steered"),
     }
@@ -60,7 +67,7 @@ def test_shipped_donut_weights_are_small_and_their_manifest_says_how_they_came(t
     assert weights_path().stat().st_size < 5_000_000
     manifest = read_manifest(weights_path())
     assert manifest["notes"]["task"] == "donut" and "tandem train donut" in manifest["notes"]["command"]
-    assert load_policy().schedule.steps == 25
+    assert load_policy().schedule.steps == 100
     out = run(tmp_path / "donut.safetensors", steps=3)
     again = run(tmp_path / "again.safetensors", steps=3)
     assert out.read_bytes() == again.read_bytes()

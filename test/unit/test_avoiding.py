@@ -26,10 +26,12 @@ from tandem.tasks.avoiding.ahead import WayAhead
 from tandem.tasks.avoiding.arm import ROD_RADIUS, AvoidingArm, Response
 from tandem.tasks.avoiding.config import MODES, SceneConfig, load_avoiding_config, mode
 from tandem.tasks.avoiding.d3il import convert
-from tandem.tasks.avoiding.dataset import blends, crossings, usable, windows
+from tandem.tasks.avoiding.dataset import blends, usable, windows
+from tandem.tasks.avoiding.practice import rollouts, successes
 from tandem.tasks.avoiding.problem import ACTUAL, MOVE, TEMPERATURE, AvoidingProblem
 from tandem.tasks.avoiding.rollout import play
 from tandem.tasks.avoiding.scene import Scene
+from tandem.tasks.avoiding.train import load_policy
 
 SETTINGS = load_avoiding_config()
 
@@ -91,6 +93,16 @@ def test_swept_distance_is_the_least_over_a_finely_sampled_path_and_finer_than_i
             assert torch.allclose(swept[n, h], dense, atol=2e-4) and bool((swept[n, h] <= dense + 1e-12).all())
     corners = torch.minimum(s.distance(path)[:, :-1], s.distance(path)[:, 1:])
     assert bool((swept < corners - 1e-3).any())  # corners alone would miss this
+
+
+def test_pillars_among_the_constraints_are_where_the_rod_would_touch() -> None:
+    s = scene("top_left")
+    more = s.with_pillars().tightened(0.002)
+    points = torch.rand((40, 2), dtype=torch.float64) * 0.6
+    free = [min(math.hypot(x - a, y - b) - r for a, b, r in SETTINGS.pillars) - ROD_RADIUS for x, y in points.tolist()]
+    want = torch.minimum(s.distance(points).amin(-1), torch.tensor(free, dtype=torch.float64)) - 0.002
+    assert torch.allclose(more.distance(points).amin(-1), want)
+    assert more.count == s.count + len(SETTINGS.pillars) and s.count == 2, "the scene itself stays as it was"
 
 
 def test_bad_scenes_are_refused_with_what_is_wrong() -> None:
@@ -199,17 +211,29 @@ def test_demonstrations_that_would_touch_are_left_out_and_blends_keep_their_way(
     for desired, actual, way in mixed:
         assert mode(actual, SETTINGS) == way and demos.clearance(actual, SETTINGS) > 0.0
         assert np.allclose(actual, Response(SETTINGS).play(desired))
-    crossed = crossings(kept, 40, 0, SETTINGS)
-    assert len(crossed) == 40 and len({w for _, _, w in crossed}) > 10
-    for desired, actual, way in crossed:
-        assert mode(actual, SETTINGS) == way and demos.clearance(actual, SETTINGS) > 0.013
-        step = np.diff(desired, axis=0)
-        assert (step >= np.array(SETTINGS.action_low) - 1e-12).all() and (step <= np.array(SETTINGS.action_high) + 1e-12).all()
-    x, cond = windows([*mixed, *crossed], SETTINGS)
+    x, cond = windows(mixed, SETTINGS)
     assert x.shape[1:] == (8, 6) and torch.equal(cond, x[:, 0, :4])
     assert torch.allclose(x[:, 1:, :2], x[:, :-1, :2] + x[:, :-1, 4:], atol=1e-6)  # d' = d + a
     with pytest.raises(InputError, match="no demonstration"):
         windows([], SETTINGS)
+
+
+def test_practice_keeps_what_ends_well_and_plays_as_the_arm_would() -> None:
+    desired, actual = rollouts(load_policy(), 24, 5, SETTINGS)
+    assert desired.shape == actual.shape and desired.shape[0] == 24
+    for d, p in zip(desired[:4], actual[:4], strict=True):
+        assert np.allclose(p, Response(SETTINGS).play(d), atol=1e-9)
+    step = np.diff(desired, axis=1)
+    assert (step >= np.array(SETTINGS.action_low) - 1e-12).all() and (step <= np.array(SETTINGS.action_high) + 1e-12).all()
+    kept = successes(desired, actual, SETTINGS, 24)
+    assert len(kept) >= 12
+    for d, p, way in kept:
+        assert mode(p, SETTINGS) == way and demos.clearance(p, SETTINGS) >= 0.006 and len(d) == len(p)
+    through = np.array(SETTINGS.start) + np.outer(np.arange(60), [-0.0015, 0.0115])  # meets the first pillar
+    short = actual[:1, :20]
+    assert successes(through[None], through[None], SETTINGS, 5) == [] == successes(short, short, SETTINGS, 5)
+    most = max(sum(w == way for *_, w in kept) for _, _, way in kept)
+    assert most > 1 and len(successes(desired, actual, SETTINGS, 1)) == len({w for *_, w in kept})
 
 
 def test_files_of_demonstrations_round_trip_and_bad_ones_are_named(tmp_path: Path, scripted: list[np.ndarray]) -> None:
@@ -262,9 +286,9 @@ def test_potential_is_one_exactly_where_no_sampled_point_of_the_path_violates(de
     t = torch.linspace(0.0, 1.0, 200, dtype=torch.float64)[:, None]
     seen = set()
     for n in range(300):
-        corners = torch.cat([state[None, 2:], x[n, 1:, ACTUAL:MOVE].double()])
+        paths = (torch.cat([state[None, 2:], x[n, 1:, part].double()]) for part in (slice(ACTUAL, MOVE), slice(ACTUAL)))
         depth = sum(
-            max(0.0, -float(s.distance(a + t * (b - a)).min())) for a, b in itertools.pairwise(corners)
+            max(0.0, -float(s.distance(a + t * (b - a)).min())) for path in paths for a, b in itertools.pairwise(path)
             if float(a[1]) < SETTINGS.goal_y
         )
         assert float(grid.depth[n, 0]) == pytest.approx(depth, abs=2e-3)
@@ -360,10 +384,10 @@ def test_every_method_plans_and_its_verdict_is_the_problems(settings: dict[str, 
 
 
 class Scripted:
-    """Plays given actions instead of sampling."""
+    """Plays given actions instead of sampling; says that those up to the number ``feasible`` are."""
 
-    def __init__(self, desired: np.ndarray) -> None:
-        self.moves, self.at = np.diff(desired, axis=0), 0
+    def __init__(self, desired: np.ndarray, feasible: int = 1000) -> None:
+        self.moves, self.at, self.feasible = np.diff(desired, axis=0), 0, feasible
 
     def sample(self, problem: AvoidingProblem, denoiser: object, *, generator: object) -> object:
         """The next actions, whatever the state."""
@@ -371,7 +395,7 @@ class Scripted:
         self.at += SETTINGS.execute
         x = torch.zeros((8, 6))
         x[: len(moves), MOVE:] = torch.from_numpy(moves).float()
-        return type("R", (), {"x": x, "feasible": True, "counters": type("C", (), {"network_rows": 7})()})()
+        return type("R", (), {"x": x, "feasible": self.at <= self.feasible, "counters": type("C", (), {"network_rows": 7})()})()
 
 
 def test_episodes_are_judged_by_the_simulated_path(scripted: list[np.ndarray], denoiser: NetworkDenoiser) -> None:
@@ -396,3 +420,20 @@ def test_episodes_are_judged_by_the_simulated_path(scripted: list[np.ndarray], d
     straight = np.array(SETTINGS.start) + np.outer(np.arange(60), [-0.0015, 0.0115])
     e = play(Scripted(straight), denoiser, scene("free"), arm, generator)  # type: ignore[arg-type]
     assert e.touched == "pillar0" and not e.reached and not e.safe
+
+
+def test_what_a_sampler_finds_infeasible_is_not_played_unless_the_arm_is_outside_already(denoiser: NetworkDenoiser) -> None:
+    arm, generator = AvoidingArm(), torch.Generator()
+    straight = np.array(SETTINGS.start) + np.outer(np.arange(60), [-0.0015, 0.0115])
+    s = scene("top_right")
+    held = play(Scripted(straight, feasible=0), denoiser, s, arm, generator, hold=True)  # type: ignore[arg-type]
+    assert not held.reached and held.steps == SETTINGS.max_steps == held.infeasible and held.violations == 0
+    assert float(np.abs(held.path - held.path[0]).max()) < 1e-3, "the arm has stayed where it was"
+    played = play(Scripted(straight, feasible=0), denoiser, s, arm, generator)  # type: ignore[arg-type]
+    assert played.touched == "pillar0" and played.infeasible == played.plans
+    across = Scene(SceneConfig("across", circles=((0.52, -0.18, 0.03),)), SETTINGS)
+    entered = play(Scripted(straight, feasible=9), denoiser, across, arm, generator, hold=True)  # type: ignore[arg-type]
+    assert entered.violations > 3 and entered.path[-1, 1] > -0.15, "from within it goes on"
+    assert entered.infeasible > 3
+    inside, outside = (torch.tensor([0.52, y, 0.52, y]) for y in (-0.17, -0.25))
+    assert AvoidingProblem(across, inside, denoiser).outside() and not AvoidingProblem(across, outside, denoiser).outside()

@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+import importlib.util
+import subprocess
+import sys
+import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 
-from tandem.bench.jobs import Job, read, run
+from tandem.bench.jobs import Job, measured, read, run
 from tandem.core.errors import InputError
 
 
@@ -30,13 +36,80 @@ def test_an_interrupted_run_goes_on_where_it_was(tmp_path: Path) -> None:
         run(jobs([1, 2, 99, 3]), place)
     with place.open("a") as file:
         file.write('{"key": "square/3", "resu')  # cut off while it was written
-    assert set(read(place)) == {"square/1", "square/2"}
+    assert {key for key, _ in read(place)} == {"square/1", "square/2"}
     results = run(jobs([1, 2, 3]), place)
     assert {k: r["y"] for k, r in results.items()} == {"square/1": 1, "square/2": 4, "square/3": 9}
     assert all(r["wall_s"] >= 0.0 for r in results.values())
     assert Path(log).read_text().split() == ["1", "2", "99", "3"]
     assert run(jobs([3, 1]), place).keys() == {"square/3", "square/1"}
     assert Path(log).read_text().split() == ["1", "2", "99", "3"]
+
+
+def test_what_was_measured_otherwise_is_measured_again(tmp_path: Path) -> None:
+    log, place = str(tmp_path / "log"), tmp_path / "runs.jsonl"
+
+    def ask(x: int, stamp: str = "") -> int:
+        return int(run([Job("square", square, {"x": x, "log": log}, stamp)], place)["square"]["y"])
+
+    assert [ask(2), ask(3), ask(2), ask(3, "other weights"), ask(3)] == [4, 9, 4, 9, 9]
+    assert Path(log).read_text().split() == ["2", "3", "3"], "each once"
+    asked = [Job("square", square, {"x": x, "log": log}) for x in (2, 7)]
+    assert measured(asked[:1], place)["square"]["y"] == 4 and measured(asked[1:], place) == {}
+    assert measured(asked, tmp_path / "none.jsonl") == {} and Path(log).read_text().split() == ["2", "3", "3"]
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_jobs_that_want_to_be_alone_come_last(tmp_path: Path, workers: int) -> None:
+    place = tmp_path / "runs.jsonl"
+    results = run([Job(str(x), dict, {"y": x}, alone=x == 1) for x in (1, 2, 3)], place, workers=workers)
+    assert {key: r["y"] for key, r in results.items()} == {"1": 1, "2": 2, "3": 3}
+    assert [key for key, _ in read(place)][-1] == "1"
+
+
+def test_a_cluster_takes_jobs_where_ray_is_installed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("RAY_ADDRESS", "local")
+    jobs = [Job(str(x), dict, {"y": x}) for x in range(3)]
+    if importlib.util.find_spec("ray") is None:
+        with pytest.raises(InputError, match="pip install ray"):
+            run(jobs, tmp_path / "runs.jsonl")
+    else:
+        assert {k: r["y"] for k, r in run(jobs, tmp_path / "runs.jsonl").items()} == {"0": 0, "1": 1, "2": 2}
+
+
+NAPS = """
+import os, sys, time
+from pathlib import Path
+from tandem.bench.jobs import Job, run
+
+def nap(folder):
+    (Path(folder) / str(os.getpid())).touch()
+    time.sleep(60.0)
+    return {}
+
+if __name__ == "__main__":
+    folder = Path(sys.argv[1])
+    run([Job(f"nap/{n}", nap, {"folder": str(folder / "workers")}) for n in range(2)], folder / "runs.jsonl", workers=2)
+"""
+
+
+def test_workers_end_with_a_run_that_is_killed(tmp_path: Path) -> None:
+    (tmp_path / "workers").mkdir()
+    (tmp_path / "naps.py").write_text(NAPS)
+    run_ = subprocess.Popen([sys.executable, str(tmp_path / "naps.py"), str(tmp_path)], stderr=subprocess.DEVNULL)
+
+    def until(condition: Callable[[], bool]) -> bool:
+        limit = time.monotonic() + 60.0
+        while not condition() and time.monotonic() < limit:
+            time.sleep(0.05)
+        return condition()
+
+    try:
+        assert until(lambda: len(list((tmp_path / "workers").iterdir())) == 2)
+    finally:
+        run_.kill()
+        run_.wait()
+    workers = [int(f.name) for f in (tmp_path / "workers").iterdir()]
+    assert until(lambda: not any(psutil.pid_exists(pid) for pid in workers)), "nobody is left who waits for ever"
 
 
 def test_bad_input_is_named(tmp_path: Path) -> None:

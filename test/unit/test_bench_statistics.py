@@ -19,6 +19,14 @@ def test_share_is_wilsons_interval(k: int, n: int) -> None:
     assert got["hi"] == pytest.approx(expected.high, abs=1e-9)
 
 
+def test_a_share_lies_in_its_interval_to_the_last_bit() -> None:
+    """Plots take the distances of the ends as error bars, which must not be negative."""
+    for n in range(1, 200):
+        for k in (0, 1, n // 2, n):
+            s = share(k, n)
+            assert 0.0 <= s["lo"] <= s["mean"] <= s["hi"] <= 1.0, (k, n)
+
+
 def test_bootstrap_covers_the_mean_and_ignores_nan() -> None:
     rng = np.random.default_rng(0)
     covered = 0

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from tandem.core.errors import ConfigError, InputError
-from tandem.diffusion.denoiser import NetworkDenoiser, Normaliser, target, to_clean
+from tandem.diffusion.denoiser import NetworkDenoiser, Normaliser, Respaced, target, to_clean
 from tandem.diffusion.networks import MLPConfig, ResidualMLP
 from tandem.diffusion.reverse import SolverConfig, denoise, dpmpp_step, step
 from tandem.diffusion.schedules import ScheduleConfig, make_schedule
@@ -32,7 +32,7 @@ def seeded(seed: int = 0) -> torch.Generator:
 # --- schedules ----------------------------------------------------------------------------------------------------------------
 
 
-@given(st.sampled_from(["cosine", "linear", "mbd"]), st.integers(1, 400), st.one_of(st.none(), st.floats(1e-3, 0.9)))
+@given(st.sampled_from(["cosine", "linear", "mbd", "log_snr"]), st.integers(1, 400), st.one_of(st.none(), st.floats(1e-3, 0.9)))
 @settings(max_examples=60, deadline=None)
 def test_schedules_start_at_one_and_decrease(kind: str, steps: int, final: float | None) -> None:
     schedule = make_schedule(ScheduleConfig(kind, steps, final))
@@ -50,6 +50,31 @@ def test_schedules_end_where_their_sources_do() -> None:
     assert make_schedule(ScheduleConfig("linear", 25)).alpha_bar[-1] == pytest.approx(4.0e-5, rel=0.02)
     cosine = make_schedule(ScheduleConfig("cosine", 100)).alpha_bar
     assert cosine[50] == pytest.approx(math.cos(0.508 / 1.008 * math.pi / 2) ** 2 / math.cos(0.008 / 1.008 * math.pi / 2) ** 2)
+
+
+def test_log_snr_falls_in_equal_ratios_of_noise_to_signal() -> None:
+    schedule = make_schedule(ScheduleConfig("log_snr", 40))
+    ratios = [schedule.noise(i) / schedule.signal(i) for i in range(1, 41)]
+    assert ratios[0] == pytest.approx(0.01) and ratios[-1] == pytest.approx(30.0)
+    steps = [math.log(b / a) for a, b in itertools.pairwise(ratios)]
+    assert steps == pytest.approx([math.log(3000.0) / 39] * 39)
+
+
+def test_a_respaced_model_is_the_same_at_fewer_levels(outcome: TrainingOutcome) -> None:
+    base = outcome.denoiser
+    total = base.schedule.steps
+    whole, few = Respaced(base, total), Respaced(base, 3)
+    assert whole.schedule.alpha_bar == base.schedule.alpha_bar
+    assert few.schedule.steps == 3 and few.levels[0] == 0 and few.levels[-1] == total
+    x, cond = torch.randn((5, 4, 2), generator=seeded()), torch.zeros(1)
+    with torch.inference_mode():
+        for i in (1, 2, 3):
+            assert few.schedule.alpha_bar[i] == base.schedule.alpha_bar[few.levels[i]]
+            assert torch.equal(few.clean(x, i, cond), base.clean(x, few.levels[i], cond))
+    assert torch.equal(few.denormalise(few.normalise(x)), base.denormalise(base.normalise(x))) and few.device == base.device
+    for steps in (0, total + 1):
+        with pytest.raises(ConfigError, match="accepted: 1"):
+            Respaced(base, steps)
 
 
 def test_levels_begin_and_end_right() -> None:
@@ -248,6 +273,39 @@ def test_weights_round_trip_and_manifest(outcome: TrainingOutcome, tmp_path: Pat
     assert manifest["training"]["seed"] == 0 and manifest["training"]["steps"] == 500 and manifest["notes"] == {"modes": 2}
     assert len(manifest["sha256"]) == len(manifest["training"]["data_sha256"]) == 64
     assert manifest["training"]["loss"] == outcome.losses[-1]
+
+
+@pytest.mark.parametrize("conditioning", ["film", "concat"])
+@pytest.mark.parametrize("rows", [1, 7, 128])
+def test_sampling_without_gradients_gives_the_same(conditioning: str, rows: int) -> None:
+    network = ResidualMLP(4, 2, 3, MLPConfig(width=64, blocks=3, embedding=32, conditioning=conditioning))
+    with torch.no_grad():
+        for p in network.parameters():
+            p.copy_(torch.randn(p.shape, generator=seeded(p.numel())) * 0.3)
+    one = Normaliser.identity(2), Normaliser.identity(3)
+    denoiser = NetworkDenoiser(network, make_schedule(ScheduleConfig(steps=10)), "x0", *one, clip=None)
+    x, cond = torch.randn((rows, 4, 2), generator=seeded()), torch.randn(3, generator=seeded(1))
+    for i in (1, 6, 10):
+        asked, given = x.clone(), denoiser.clean(x, i, cond)
+        with torch.no_grad():
+            quick = denoiser.clean(asked, i, cond)
+        assert torch.equal(asked, x), "what was handed in stays"
+        assert torch.allclose(quick, given, rtol=1e-5, atol=1e-5)
+
+
+def test_what_a_denoiser_keeps_of_a_condition_still_gives_gradients(outcome: TrainingOutcome) -> None:
+    """JM2D comes by a step many times in inference mode; guidance asks for gradients at the same one."""
+    denoiser, cond = outcome.denoiser, torch.tensor([0.3])
+    x = torch.randn((3, 4, 2), generator=seeded())
+    with torch.inference_mode():
+        kept = denoiser.clean(x, 5, cond).clone()
+    y = x.clone().requires_grad_()
+    again = denoiser.clean(y, 5, cond)
+    assert torch.allclose(again.detach(), kept, atol=1e-6)
+    (gradient,) = torch.autograd.grad(again.sum(), y)
+    h = 1e-2 * torch.randn(x.shape, generator=seeded(1))
+    slope = (denoiser.clean(x + h, 5, cond) - denoiser.clean(x - h, 5, cond)).sum() / 2.0
+    assert float((gradient * h).sum()) == pytest.approx(float(slope), rel=0.05, abs=1e-4)
 
 
 def test_damaged_weights_are_refused_with_a_typed_error(outcome: TrainingOutcome, tmp_path: Path) -> None:

@@ -1,27 +1,31 @@
 """JM2D and its rivals on the papers' own problems: tables and figures beside the paper's values.
 
 ``tandem bench jm2d --out DIR [--parts donut] [--quick] [--workers N] [--device cuda]``. Every measurement is one line of
-``DIR/runs.jsonl``: an interrupted run goes on where it was. Each is made on one core, so its wall time does not depend on the
-number of workers as long as there are that many free cores.
+``DIR/runs.jsonl``: an interrupted run goes on where it was, and ``--report`` makes tables of what it has so far. Each is made on
+one core, so its wall time does not depend on the number of workers as long as there are that many free cores.
 
 A part is a module (:data:`PARTS`) with ``NOTES``, ``jobs(scale)``, whose keys begin with the part's name, ``rows(results)`` and
-``plots(out, results, rows)``.
+``plots(out, results, rows)``. Its policy is that of the task of its name. What was measured with other settings or weights is
+measured anew.
 """
 
 from __future__ import annotations
 
 import importlib
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import torch
 from rich.console import Console
 
-from tandem.bench.jobs import Scale
+from tandem.bench import jm2d_coupling
+from tandem.bench.jobs import Scale, measured
 from tandem.bench.jobs import run as run_jobs
 from tandem.bench.table import write_table
 from tandem.core.errors import InputError
+from tandem.diffusion.weights import read_manifest
 
 #: name of each part and its module
 PARTS = {
@@ -32,17 +36,18 @@ NOTES = "Shares with Wilson's 95 % interval, means with a bootstrap interval; `p
 
 def run(
     out: Path, quick: bool = False, *, parts: str = ",".join(PARTS), seeds: int = 1, seed: int = 0, trials: int = 0,
-    only: str = "", workers: int = 1, device: str = "cpu",
+    only: str = "", report: bool = False, workers: int = 1, device: str = "cpu",
 ) -> int:
     """Measure what is missing in ``out``, then write ``table.json``, ``table.md`` and plots.
 
     Args:
         out: folder. quick: a few of each measurement. parts: of :data:`PARTS`, comma-separated. seeds: repetitions, numbered from
         ``seed``. trials: at most so many of each measurement, 0: each part's full number.
-        only: measurements whose key has one of these, comma-separated, in it. workers: processes. device: torch's.
+        only: measurements whose key has one of these, comma-separated, in it. report: measure nothing, write what is there.
+        workers: processes. device: torch's.
 
     Raises:
-        InputError: an unknown part, a count out of range, or a device that torch does not have.
+        InputError: an unknown part, a count out of range, a device that torch does not have, or nothing to report.
     """
     names = [p.strip() for p in parts.split(",") if p.strip()]
     unknown = [p for p in names if p not in PARTS]
@@ -58,17 +63,25 @@ def run(
     modules = [importlib.import_module(PARTS[name]) for name in names]
     scale = Scale(tuple(range(seed, seed + seeds)), trials, quick, device)
     marks = [m.strip() for m in only.split(",") if m.strip()] or [""]
-    wanted = [job for module in modules for job in module.jobs(scale) if any(m in job.key for m in marks)]
+    wanted = []
+    for name, module in zip(names, modules, strict=True):
+        weights = importlib.import_module(f"tandem.tasks.{name}.train").weights_path()
+        stamp = str(read_manifest(weights)["sha256"])
+        wanted += [replace(job, stamp=stamp) for job in module.jobs(scale) if any(m in job.key for m in marks)]
     if not wanted:
         raise InputError(f"only = {only!r}: no measurement of {', '.join(names)} has that in its key")
-    results = run_jobs(wanted, out / ("runs-quick.jsonl" if quick else "runs.jsonl"), workers=workers, title=", ".join(names))
+    lines = out / ("runs-quick.jsonl" if quick else "runs.jsonl")
+    results = measured(wanted, lines) if report else run_jobs(wanted, lines, workers=workers, title=", ".join(names))
+    if not results:
+        raise InputError(f"report: {lines} holds nothing that was measured with these settings and weights")
     tables: list[list[dict[str, Any]]] = [module.rows(results) for module in modules]
     command = f"tandem bench jm2d --parts {','.join(names)} --seeds {seeds} --seed {seed} --trials {trials} --device {device}"
-    command += f" --only {only}" if only else ""
-    spent = sum(r["wall_s"] for r in results.values())
+    command += (f" --only {only}" if only else "") + (" --report" if report else "")
+    spent = f"{len(results)} of {len(wanted)} measurements, {sum(r['wall_s'] for r in results.values()):.0f} s."
+    whole = [row for table in tables for row in table]
     write_table(
-        out, [row for table in tables for row in table], command=command, seeds=list(scale.seeds),
-        wall_s=time.monotonic() - began, notes="\n".join([NOTES, *(m.NOTES for m in modules), f"{spent:.0f} s of measurement."]),
+        out, [*whole, *jm2d_coupling.rows(whole)], command=command, seeds=list(scale.seeds),
+        wall_s=time.monotonic() - began, notes="\n".join([NOTES, *(m.NOTES for m in modules), spent]),
     )
     for module, table in zip(modules, tables, strict=True):
         module.plots(out, results, table)

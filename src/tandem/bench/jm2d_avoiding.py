@@ -8,6 +8,7 @@ actions played before it plans again, and knows of the test-time constraints onl
 
 from __future__ import annotations
 
+import dataclasses
 from collections import Counter
 from functools import lru_cache
 from pathlib import Path
@@ -35,7 +36,8 @@ N, ROWS = 32, 32 * 210
 _JM2D: dict[str, Any] = {"method": "conditional", "x_samples": N, "k_samples": 1}
 _BEST: dict[str, Any] = {"method": "best_of_n", "rows": 640, "k_samples": 1, "refine_rounds": 0}
 _STEERED: dict[str, Any] = {"method": "steered", "particles": 128, "k_samples": 1, "refine_rounds": 0}
-#: what marks a method whose potential has a J, the way that is left at the chunk's end, and a margin for model error [m]
+#: what marks a method that knows the pillars, by its constraints and by J, the way that is left at the chunk's end, and keeps a
+#: margin for model error [m]
 AHEAD, MARGIN = "+ahead", 0.003
 METHODS: dict[str, dict[str, Any]] = {
     "policy": {"method": "policy"},
@@ -64,6 +66,8 @@ METHODS: dict[str, dict[str, Any]] = {
     "pdm": {"method": "pdm", "k_samples": 1},
     "truncation": {"method": "truncation", "k_samples": 1},
 }
+#: these judge their chunks by V: what they find infeasible is not played, the arm holds for a step and they try again
+HOLDING = ("jm2d", "best_of", "steered", "gibbs")
 #: these are played a fifth as often: the paper has no figure for them, and some take a second a plan
 SELDOM = (
     "jm2d_archive", "gibbs", "dpcc_t", "dpcc_c", "dpcc_r", "dpcc_model_free", "dpcc_post_processing", "safediffuser_res",
@@ -99,8 +103,11 @@ figure labels DPCC's top-right geometry as its first panel, so that the paper's 
 may be swapped: `paper_swapped` is the other column. `direct`: DiRecT's scene, with its safety rate as `paper`. The arm is the
 FR3 model in MuJoCo with the response of D3IL's arm fitted to it, not D3IL's own simulation: figures of other papers are beside
 ours, not measured in the same run. JM2D has N = 32 here; the paper does not say its N for this task. `+ahead`: V = exp(-J / 1 cm)
-with J the shortest way from the chunk's end to the goal line round constraints *and pillars*, and plans keep 3 mm more distance:
-knowledge that the other rows and the paper's methods do not have."""
+with J the shortest way from the chunk's end to the goal line round constraints *and pillars*, the pillars are constraints, and
+plans keep 3 mm more distance: knowledge that the other rows and the paper's methods do not have. Every step is planned anew.
+Methods that judge their chunks by V (JM2D, best-of-N, steering, Gibbs) do not play what they find infeasible: the arm holds for
+a step and they draw again; the paper does not say what its JM2D does then. V asks for the desired positions, too: they are where
+a held arm comes to rest."""
 
 
 @lru_cache(maxsize=2)
@@ -114,21 +121,25 @@ def _arm() -> AvoidingArm:
 
 
 @lru_cache(maxsize=8)
-def _scene(name: str, device: str) -> Scene:
-    settings = load_avoiding_config()
+def _scene(name: str, device: str, execute: int) -> Scene:
+    settings = dataclasses.replace(load_avoiding_config(), execute=execute)
     return Scene(settings.scene(name), settings, device=device)
 
 
 @lru_cache(maxsize=8)
 def _ahead(name: str, device: str) -> WayAhead:
-    return WayAhead(_scene(name, device))
+    return WayAhead(_scene(name, device, 1))
 
 
-def episode(settings: dict[str, Any], scene: str, seed: int, ahead: bool = False, device: str = "cpu") -> Result:
-    """One episode; ``ahead``: with J and margin."""
+def episode(
+    settings: dict[str, Any], scene: str, seed: int, ahead: bool = False, hold: bool = False, execute: int = 1,
+    device: str = "cpu",
+) -> Result:
+    """One episode; ``ahead``: with J, pillars and margin; ``hold``: infeasible chunks are not played; ``execute``: actions."""
     way = _ahead(scene, device) if ahead else None
     generator = torch.Generator(device).manual_seed(seed)
-    e = play(make_sampler(settings), _model(device), _scene(scene, device), _arm(), generator, way, MARGIN if ahead else 0.0)
+    where, margin = _scene(scene, device, execute), MARGIN if ahead else 0.0
+    e = play(make_sampler(settings), _model(device), where, _arm(), generator, way, margin, ahead, hold)
     return {
         "safe": e.safe, "reached": e.reached, "touched": e.touched, "violations": e.violations, "depth": round(e.depth, 5),
         "steps": e.steps, "plans": e.plans, "infeasible": e.infeasible, "way": None if e.way is None else list(e.way),
@@ -141,7 +152,7 @@ def jobs(scale: Scale) -> list[Job]:
     out, trials = [], scale.count(100, 1)
     for seed in scale.seeds:
         for n in range(trials):
-            where = {"seed": 100 * seed + n, "device": scale.device}
+            where = {"seed": 100 * seed + n, "device": scale.device, "execute": load_avoiding_config().execute}
             free = {"settings": METHODS["policy"], "scene": "free", **where}
             out.append(Job(f"avoiding/free/policy/{seed}/{n}", episode, free))
             for scene in SCENES:
@@ -149,9 +160,14 @@ def jobs(scale: Scale) -> list[Job]:
                     if (name in SELDOM or scene == "direct") and n >= max(1, trials // 5):
                         continue
                     key = f"avoiding/{scene}/{name}/{seed}/{n}"
-                    own = {"settings": settings, "scene": scene, "ahead": name.endswith(AHEAD), **where}
+                    own = {"settings": settings, "scene": scene, "ahead": name.endswith(AHEAD), "hold": holds(name), **where}
                     out.append(Job(key, episode, own))
     return out
+
+
+def holds(name: str) -> bool:
+    """Whether the method judges its chunks by V; A.2's rows are JM2D's."""
+    return name.startswith((*HOLDING, *estimates()))
 
 
 def estimates() -> dict[str, dict[str, Any]]:
@@ -201,6 +217,6 @@ def _paper(scene: str, name: str, which: int, key: str) -> dict[str, float]:
 
 def plots(out: Path, results: dict[str, Result], table: list[dict[str, Any]]) -> None:
     """Paths of some methods in each scene, and safe success against network rows."""
-    shown = ("policy", "jm2d", "best_of_n", "steered", "dpcc_t_tightened")
+    shown = ("policy", "jm2d", "best_of_n", "best_of_32", "steered", f"steered{AHEAD}", "dpcc_t_tightened")
     drawing.paths(out / "avoiding_paths.svg", results, ("free", *SCENES), shown)
     drawing.cost(out / "avoiding_cost.svg", table, SCENES)

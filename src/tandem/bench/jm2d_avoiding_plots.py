@@ -11,6 +11,7 @@ import torch
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import Circle
+from matplotlib.ticker import LogLocator, NullFormatter, StrMethodFormatter
 
 from tandem.bench.plots import CYCLE
 from tandem.tasks.avoiding.config import load_avoiding_config
@@ -43,6 +44,7 @@ def paths(path: Path, results: dict[str, dict[str, Any]], scenes: tuple[str, ...
         (scene, method): [r for key, r in results.items() if key.startswith(f"avoiding/{scene}/{method}/")]
         for scene in scenes for method in methods
     }
+    methods = tuple(m for m in methods if any(found[s, m] for s in scenes))
     lines = [s for s in scenes if any(found[s, m] for m in methods)]
     if not lines:
         return
@@ -77,6 +79,9 @@ def cost(path: Path, rows: list[dict[str, Any]], scenes: tuple[str, ...]) -> Non
                 at = max(r["network_rows"], 1.0)
                 ax.errorbar(at, s["mean"], [[s["mean"] - s["lo"]], [s["hi"] - s["mean"]]], color=colour, marker="o", ms=3, lw=0.7)
                 ax.annotate(r["method"], (at, s["mean"]), fontsize=6, color=colour, xytext=(2, 2), textcoords="offset points")
-            ax.set(xscale="log", xlabel="network rows a plan", title=scene, ylim=(-0.03, 1.03))
+            ax.set(xscale="log", xlabel="network rows a plan", title=scene, ylim=(-0.03, 1.1))
+            ax.xaxis.set_major_locator(LogLocator(subs=(1.0, 3.0)))
+            ax.xaxis.set_major_formatter(StrMethodFormatter("{x:,.0f}"))
+            ax.xaxis.set_minor_formatter(NullFormatter())
         figure.axes[0].set_ylabel("safe success")
         figure.savefig(path, metadata={"Date": None})

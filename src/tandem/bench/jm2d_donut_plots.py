@@ -13,20 +13,22 @@ from matplotlib.patches import Circle
 
 from tandem.bench.plots import CYCLE
 from tandem.tasks.donut.data import pairs
-from tandem.tasks.donut.problem import FIG5_DISKS
 
 _STYLE: Any = {"svg.fonttype": "none", "svg.hashsalt": "tandem", "font.family": "sans-serif", "font.size": 9}
 
 
-def _donut(ax: Axes) -> None:
+Disks = tuple[tuple[float, float, float], ...]
+
+
+def _donut(ax: Axes, disks: Disks) -> None:
     data = pairs(1500, 1).reshape(-1, 2)
     ax.plot(data[:, 0], data[:, 1], ".", color="0.85", ms=2, zorder=0)
-    for x, y, r in FIG5_DISKS:
+    for x, y, r in disks:
         ax.add_patch(Circle((x, y), r, fc="none", ec=CYCLE[2], lw=1.5))
     ax.set(aspect="equal", xlim=(-1.4, 1.4), ylim=(-1.4, 1.4), xticks=[], yticks=[])
 
 
-def constraint(path: Path, results: dict[str, dict[str, Any]], methods: list[str]) -> None:
+def constraint(path: Path, results: dict[str, dict[str, Any]], methods: list[str], disks: Disks) -> None:
     """One panel a method: the points of up to 64 samples, blue where valid and in distribution, orange elsewhere."""
     with matplotlib.rc_context(_STYLE):
         columns = min(4, len(methods))
@@ -36,8 +38,8 @@ def constraint(path: Path, results: dict[str, dict[str, Any]], methods: list[str
         for ax in panels[len(methods) :]:
             ax.axis("off")
         for ax, name in zip(panels, methods, strict=False):
-            found = [r for key, r in results.items() if key.startswith(f"donut/constraint/{name}/")][:64]
-            _donut(ax)
+            found = [r for key, r in results.items() if key.split("/")[3] == name][:64]
+            _donut(ax, disks)
             for good, colour in ((True, CYCLE[0]), (False, CYCLE[4])):
                 xy = np.array([r["x"] for r in found if (r["valid"] and r["in_distribution"]) == good]).reshape(-1, 2)
                 ax.plot(xy[:, 0], xy[:, 1], ".", color=colour, ms=4)

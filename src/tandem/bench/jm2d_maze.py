@@ -1,17 +1,21 @@
-"""The point maze's part of ``tandem bench jm2d``: Fig. 3 (padded walls), Fig. 4 (samples), Table F.3 (degraded backups).
+"""The point maze's part of ``tandem bench jm2d``: Fig. 3 (padded walls), Fig. 4 (samples), Table F.3 (degraded backups), cost.
 
 Episodes in closed loop; every method sees the same starts and goals. Safety is judged on the simulated path, between its steps
 too. *Safe success*: the goal reached within 10 s and no padded wall met. *Intervention*: share of steps under the backup.
-*Horizon*: time to the goal, of the episodes that reach it.
+*Horizon*: time to the goal, of the episodes that reach it. *Cost*: wall time of single plans on one core and on two, with nothing
+else running.
 """
 
 from __future__ import annotations
 
+import time
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
+import numba
 import numpy as np
+import torch
 
 from tandem.bench import jm2d_maze_plots
 from tandem.bench.jobs import Job, Result, Scale
@@ -19,8 +23,8 @@ from tandem.bench.statistics import bootstrap, share
 from tandem.diffusion.denoiser import NetworkDenoiser
 from tandem.diffusion.samplers import make_sampler
 from tandem.tasks.maze.episode import draw_task, play
-from tandem.tasks.maze.physics import DT
-from tandem.tasks.maze.problem import BACKUPS, MazeConfig
+from tandem.tasks.maze.physics import DT, MazeWorld
+from tandem.tasks.maze.problem import BACKUPS, MazeConfig, MazeProblem
 from tandem.tasks.maze.train import load_policy
 
 #: JM2D's 32 chunks and I = 16 make 32 x 16 x 17 / 2 = 4,352 rows a plan; Gibbs and best-of-N spend the same
@@ -34,7 +38,14 @@ METHODS: dict[str, dict[str, Any]] = {
     "best_of_n_512": {"method": "best_of_n", "rows": 512, "k_samples": 64},
     "steered": {"method": "steered", "particles": 32, "k_samples": 16, "selection": "sample"},
 }
+#: further budgets of the cheap ones, for success against cost
+BUDGETS: dict[str, dict[str, Any]] = {
+    "best_of_n_128": {"method": "best_of_n", "rows": 128, "k_samples": 64},
+    "steered_8": {**METHODS["steered"], "particles": 8}, "steered_128": {**METHODS["steered"], "particles": 128},
+}
 PADDINGS = (0.0, 0.05, 0.1, 0.15, 0.2, 0.25)
+#: cores that single plans are timed on
+THREADS = (1, 2)
 #: N = N_K of Fig. 4; 32 x 64 stands among Fig. 3's rows
 SAMPLES = (2, 4, 8, 16)
 #: where ablation and degraded backups are measured; the paper does not say where it did [m]
@@ -92,6 +103,32 @@ def episode(settings: dict[str, Any], padding: float, backup: str, seed: int, tr
     }
 
 
+def plan_cost(settings: dict[str, Any], seed: int, threads: int, plans: int = 8, device: str = "cpu") -> Result:
+    """Wall time of ``plans`` single plans on ``threads`` cores, in turn at a start at rest and 0.2 s of random controls later."""
+    before = torch.get_num_threads(), numba.get_num_threads()
+    torch.set_num_threads(threads)
+    numba.set_num_threads(min(threads, numba.config.NUMBA_NUM_THREADS))  # type: ignore[attr-defined]
+    try:
+        sampler, policy, config = make_sampler(settings), _policy(device), MazeConfig(padding=ABLATION_PADDING)
+        generator, rng, ms, rows = torch.Generator(device).manual_seed(seed), np.random.default_rng(seed), [], 0.0
+        for n in range(-1, plans):  # the first one warms up
+            task = draw_task(seed, max(n, 0))
+            world = MazeWorld()
+            state = world.reset(task.start)
+            for control in rng.uniform(-0.5, 0.5, (20 * (n % 2), 2)):
+                state = world.step(control)
+            problem = MazeProblem.make(config, state, task.goal, policy, rng)
+            began = time.perf_counter()
+            result = sampler.sample(problem, policy, generator=generator)
+            if n >= 0:
+                ms.append(round(1e3 * (time.perf_counter() - began), 2))
+                rows += result.counters.network_rows / plans
+    finally:
+        torch.set_num_threads(before[0])
+        numba.set_num_threads(before[1])
+    return {"plan_ms": ms, "rows": rows}
+
+
 def ablations() -> dict[str, dict[str, Any]]:
     """Fig. 4's methods."""
     return {f"jm2d, N = N_K = {n}": {"method": "jm2d", "x_samples": n, "k_samples": n} for n in SAMPLES}
@@ -103,14 +140,22 @@ def jobs(scale: Scale) -> list[Job]:
         (w, "original", name, settings) for w in PADDINGS for name, settings in METHODS.items()
         if name != "jm2d_archive" or w == ABLATION_PADDING  # it costs what JM2D costs
     ]
-    conditions += [(ABLATION_PADDING, "original", name, settings) for name, settings in ablations().items()]
+    conditions += [(ABLATION_PADDING, "original", name, settings) for name, settings in {**ablations(), **BUDGETS}.items()]
     conditions += [
         (ABLATION_PADDING, backup, name, METHODS[name]) for backup in list(BACKUPS)[1:] for name in METHODS
         if name not in ("policy", "jm2d_archive")
     ]
     if scale.quick:
         conditions = [c for c in conditions if c[0] == ABLATION_PADDING and c[2] in ("policy", "rail", "steered")]
-    return [
+    costs = {name: METHODS[name] for name in ("rail", "steered")} if scale.quick else {**METHODS, **BUDGETS}
+    alone = [
+        Job(
+            f"maze/cost/{name}/{threads}/{scale.seeds[0]}", plan_cost,
+            {"settings": settings, "seed": scale.seeds[0], "threads": threads, "device": scale.device}, alone=True,
+        )
+        for name, settings in costs.items() for threads in THREADS
+    ]
+    return alone + [
         Job(
             f"maze/{padding:g}/{backup}/{name}/{seed}/{trial}", episode,
             {
@@ -173,6 +218,9 @@ def rows(results: dict[str, Result]) -> list[dict[str, Any]]:
         for name in METHODS:
             paper = {metric: values[w] for metric, values in PAPER.get(name, {}).items() if w in values}
             out.append(_row(results, "Point maze, padded walls (Fig. 3)", w, "original", name, paper))
+    for name in BUDGETS:
+        title = "Point maze, other budgets (w = 0.2)"
+        out.append(_row(results, title, ABLATION_PADDING, "original", name, {}))
     for name in (*ablations(), "jm2d") if _found(results, ABLATION_PADDING, "original", next(iter(ablations()))) else ():
         out.append(_row(results, "Point maze, number of samples (Fig. 4)", ABLATION_PADDING, "original", name, {}))
     for backup in BACKUPS:
@@ -180,11 +228,34 @@ def rows(results: dict[str, Result]) -> list[dict[str, Any]]:
             paper = PAPER_DEGRADED.get(name, {}).get(backup, {})
             if name not in ("policy", "jm2d_archive"):
                 out.append(_row(results, "Point maze, degraded backups (Table F.3)", ABLATION_PADDING, backup, name, paper))
-    return [row for row in out if row is not None]
+    return [row for row in out if row is not None] + _cost_rows(results)
+
+
+def _cost_rows(results: dict[str, Result]) -> list[dict[str, Any]]:
+    """Plan time on one core and on two; success and intervention are Fig. 3's, at the same padding."""
+    out = []
+    for name in {**METHODS, **BUDGETS}:
+        found = {t: r for t in THREADS for key, r in results.items() if key.startswith(f"maze/cost/{name}/{t}/")}
+        played = _found(results, ABLATION_PADDING, "original", name)
+        if not found:
+            continue
+        first = next(iter(found.values()))
+        row: dict[str, Any] = {
+            "table": "Point maze, cost of a plan", "task": "maze", "method": name, "condition": f"w = {ABLATION_PADDING:g}",
+            "n": len(first["plan_ms"]), "network_rows": first["rows"],
+        }
+        for t, r in found.items():
+            row[f"plan_ms_{t}_core{'s' if t > 1 else ''}"] = bootstrap(r["plan_ms"])
+        if played:
+            figures = _figures(played, name != "policy")
+            row |= {key: figures[key] for key in ("safe_success", "intervention")}
+        out.append(row)
+    return out
 
 
 def plots(out: Path, results: dict[str, Result], table: list[dict[str, Any]]) -> None:
     """Figures into folder ``out``; ``table``: this part's rows."""
-    padded = [r for r in table if "Fig. 3" in r["table"]]
+    padded = [r for r in table if "Fig. 3" in r["table"] and r["method"] != "jm2d_archive"]  # that has one padding only
     jm2d_maze_plots.padded(out / "maze_padding.svg", padded)
-    jm2d_maze_plots.budget(out / "maze_budget.svg", [r for r in table if r["condition"] == f"w = {ABLATION_PADDING:g}"])
+    budgets = [r for r in table if r["condition"] == f"w = {ABLATION_PADDING:g}" and "cost" not in r["table"]]
+    jm2d_maze_plots.budget(out / "maze_budget.svg", budgets)

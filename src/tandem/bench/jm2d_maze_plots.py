@@ -23,7 +23,8 @@ def _line(ax: Axes, rows: list[dict[str, Any]], metric: str, colour: str, name: 
         return
     w = np.array([float(r["condition"].split("= ")[1]) for r in rows])
     mean, lo, hi = (np.array([r[metric][key] for r in rows]) for key in ("mean", "lo", "hi"))
-    ax.errorbar(w + shift, mean, [mean - lo, hi - mean], color=colour, marker="o", ms=3, capsize=2, lw=1.2, label=name)
+    spread = np.maximum([mean - lo, hi - mean], 0.0)
+    ax.errorbar(w + shift, mean, spread, color=colour, marker="o", ms=3, capsize=2, lw=1.2, label=name)
     paper = [(x, r[f"paper_{metric}"]) for x, r in zip(w, rows, strict=True) if r.get(f"paper_{metric}") is not None]
     if paper:
         ax.plot(*zip(*paper, strict=True), color=colour, ls=":", lw=1.0, marker="x", ms=4)
@@ -45,21 +46,33 @@ def padded(path: Path, rows: list[dict[str, Any]]) -> None:
         figure.savefig(path, metadata={"Date": None})
 
 
+def pareto(points: list[tuple[float, float]]) -> list[tuple[float, float]]:
+    """Of (cost, value) those that no cheaper point reaches, by cost."""
+    out: list[tuple[float, float]] = []
+    for cost, value in sorted(points, key=lambda p: (p[0], -p[1])):
+        if not out or value > out[-1][1]:
+            out.append((cost, value))
+    return out
+
+
 def budget(path: Path, rows: list[dict[str, Any]]) -> None:
-    """Safe success and intervention against network rows a plan."""
+    """Safe success and intervention against network rows a plan; the line is the Pareto front of the means."""
     rows = [r for r in {r["method"]: r for r in rows}.values() if r["network_rows"] > 0 and isinstance(r["intervention"], dict)]
     if not rows:
         return
     with matplotlib.rc_context(_STYLE):
-        figure = Figure(figsize=(8.5, 3.2), layout="constrained")
+        figure = Figure(figsize=(10.5, 4.0), layout="constrained")
         for ax, metric in zip(figure.subplots(1, 2), ("safe_success", "intervention"), strict=True):
             for n, row in enumerate(rows):
                 mean, lo, hi = (row[metric][key] for key in ("mean", "lo", "hi"))
-                colour = CYCLE[n % len(CYCLE)]
-                ax.errorbar(
-                    row["network_rows"], mean, [[mean - lo], [hi - mean]], color=colour, marker="o", ms=4, capsize=2, lw=0,
-                    elinewidth=1, label=row["method"],
-                )
+                colour, x = CYCLE[n % len(CYCLE)], row["network_rows"]
+                spread = np.maximum([[mean - lo], [hi - mean]], 0.0)
+                ax.errorbar(x, mean, spread, color=colour, marker="o", ms=4, capsize=2, lw=0, elinewidth=0.6)
+                if metric == "intervention":  # successes often coincide
+                    ax.annotate(row["method"], (x, mean), (3, 3), fontsize=7, color=colour, textcoords="offset points")
+            sign = -1.0 if metric == "intervention" else 1.0
+            front = pareto([(row["network_rows"], sign * row[metric]["mean"]) for row in rows])
+            ax.step([x for x, _ in front], [sign * y for _, y in front], where="post", color="0.6", lw=1.0, zorder=0)
             ax.set(xscale="log", xlabel="network rows a plan", title=metric.replace("_", " "))
-        figure.legend(*ax.get_legend_handles_labels(), loc="outside right center", frameon=False)
+            ax.set_xlim(right=3.0 * max(row["network_rows"] for row in rows))  # names stand to the right
         figure.savefig(path, metadata={"Date": None})

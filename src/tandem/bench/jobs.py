@@ -1,15 +1,23 @@
 """Many small independent measurements that survive an interruption: one JSON line each, skipped when already there.
 
 A job is a key (its place in the table) and picklable arguments; what it returns is a mapping of JSON values. Lines are appended
-as jobs finish; a line cut off by an interruption is ignored and its job runs again.
+as jobs finish; a line cut off by an interruption is ignored and its job runs again. So is a line that was measured with other
+arguments, or under another ``stamp`` (say, of other weights), than what is asked for now.
+
+With ``RAY_ADDRESS`` in the environment and Ray installed, jobs go to that cluster, a core each: for many machines that share this
+installation.
 """
 
 from __future__ import annotations
 
+import hashlib
+import importlib.util
 import json
 import multiprocessing
+import os
+import threading
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -25,11 +33,21 @@ Result = dict[str, Any]
 
 @dataclass(frozen=True)
 class Job:
-    """``work(**arguments)`` measured under ``key``; ``work`` is a module's function, so that another process can import it."""
+    """``work(**arguments)`` measured under ``key``; ``work`` is a module's function, so that another process can import it.
+
+    ``stamp``: what else the result depends on. ``alone``: nothing else is measured at the same time, and it may use all cores.
+    """
 
     key: str
     work: Callable[..., Result]
     arguments: dict[str, Any] = field(default_factory=dict)
+    stamp: str = ""
+    alone: bool = False
+
+    def digest(self) -> str:
+        """Of all that is asked for; lines with another one are no answer to it."""
+        asked = [self.work.__module__, self.work.__qualname__, self.arguments, self.stamp]
+        return hashlib.sha256(json.dumps(asked, sort_keys=True).encode()).hexdigest()[:16]
 
 
 @dataclass(frozen=True)
@@ -50,33 +68,82 @@ class Scale:
         return min(self.trials, full) if self.trials else full
 
 
-def read(path: Path) -> dict[str, Result]:
-    """What is already measured, by key."""
-    done: dict[str, Result] = {}
+def read(path: Path) -> dict[tuple[str, str], Result]:
+    """What is already measured, by key and :meth:`Job.digest`."""
+    done: dict[tuple[str, str], Result] = {}
     if path.is_file():
         for line in path.read_text(encoding="utf-8").splitlines():
             try:
                 entry = json.loads(line)
-                done[entry["key"]] = entry["result"]
+                done[entry["key"], entry["asked"]] = entry["result"]
             except (ValueError, KeyError, TypeError):
                 continue  # cut off while it was written
     return done
 
 
-def _timed(job: Job) -> tuple[str, Result]:
+def _timed(job: Job) -> tuple[Job, Result]:
     import torch
 
     torch.set_num_threads(1)  # one core a job: figures do not depend on how many workers run beside it
     began = time.perf_counter()
     result = job.work(**job.arguments)
-    return job.key, {**result, "wall_s": round(time.perf_counter() - began, 4)}
+    return job, {**result, "wall_s": round(time.perf_counter() - began, 4)}
+
+
+def _end_with_parent() -> None:
+    """A worker whose parent was killed would wait for ever for its next job."""
+    parent = multiprocessing.parent_process()
+
+    def watch() -> None:
+        if parent is not None:
+            parent.join()
+            os._exit(1)
+
+    threading.Thread(target=watch, name="parent", daemon=True).start()
+
+
+def _in_processes(jobs: list[Job], workers: int) -> Iterator[tuple[Job, Result]]:
+    """Results as they come from ``workers`` processes of this machine."""
+    spawn = multiprocessing.get_context("spawn")  # forking after torch has threads may hang
+    with ProcessPoolExecutor(workers, mp_context=spawn, initializer=_end_with_parent) as pool:
+        try:
+            for future in as_completed([pool.submit(_timed, job) for job in jobs]):
+                yield future.result()
+        except BaseException:
+            pool.shutdown(wait=False, cancel_futures=True)  # or leaving would wait for all that was submitted
+            raise
+
+
+def _on_cluster(jobs: list[Job]) -> Iterator[tuple[Job, Result]]:
+    """Results as they come from the Ray cluster of ``RAY_ADDRESS``.
+
+    Raises:
+        InputError: Ray is not installed.
+    """
+    if importlib.util.find_spec("ray") is None:
+        raise InputError("RAY_ADDRESS is set, but Ray is not installed: pip install ray, or unset it")
+    import ray
+
+    if not ray.is_initialized():
+        ray.init(log_to_driver=False)
+    timed = ray.remote(num_cpus=1)(_timed)
+    left = [timed.remote(job) for job in jobs]
+    while left:
+        ready, left = ray.wait(left)
+        yield from ray.get(ready)
+
+
+def measured(jobs: Iterable[Job], path: Path) -> dict[str, Result]:
+    """Results by key of those ``jobs`` that are found in ``path``; nothing is run."""
+    done = read(path)
+    return {j.key: done[j.key, j.digest()] for j in jobs if (j.key, j.digest()) in done}
 
 
 def run(jobs: Iterable[Job], path: Path, *, workers: int = 1, title: str = "measuring") -> dict[str, Result]:
-    """Results of all ``jobs`` by key; those found in ``path`` are not run again.
+    """Results of all ``jobs`` by key; those found in ``path`` are not run again. Jobs that want to be alone come last.
 
     Raises:
-        InputError: workers < 1, or two jobs share a key.
+        InputError: workers < 1, two jobs share a key, or a cluster is asked for without Ray.
     """
     wanted = list(jobs)
     if workers < 1:
@@ -88,23 +155,24 @@ def run(jobs: Iterable[Job], path: Path, *, workers: int = 1, title: str = "meas
         with path.open("a", encoding="utf-8") as file:
             file.write("\n")
     done = read(path)
-    left = [j for j in wanted if j.key not in done]
+    left = [j for j in wanted if (j.key, j.digest()) not in done]
     columns = (*Progress.get_default_columns(), TimeElapsedColumn())
     with Progress(*columns, console=Console(stderr=True), refresh_per_second=2) as bar, path.open("a", encoding="utf-8") as file:
         task = bar.add_task(title, total=len(wanted), completed=len(wanted) - len(left))
 
-        def keep(key: str, result: Result) -> None:
-            done[key] = result
-            file.write(json.dumps({"key": key, "result": result}) + "\n")
+        def keep(job: Job, result: Result) -> None:
+            asked = job.digest()
+            done[job.key, asked] = result
+            file.write(json.dumps({"key": job.key, "asked": asked, "result": result}) + "\n")
             file.flush()
             bar.advance(task)
 
-        if workers == 1:
-            for job in left:
-                keep(*_timed(job))
-        else:
-            spawn = multiprocessing.get_context("spawn")  # forking after torch has threads may hang
-            with ProcessPoolExecutor(workers, mp_context=spawn) as pool:
-                for future in as_completed([pool.submit(_timed, job) for job in left]):
-                    keep(*future.result())
-    return {j.key: done[j.key] for j in wanted}
+        cluster = bool(os.environ.get("RAY_ADDRESS"))
+        here = [j for j in left if not j.alone and workers == 1 and not cluster]
+        together = [j for j in left if not j.alone] if not here else []
+        if together:
+            for job, result in _on_cluster(together) if cluster else _in_processes(together, workers):
+                keep(job, result)
+        for job in [*here, *(j for j in left if j.alone)]:
+            keep(*_timed(job))
+    return {j.key: done[j.key, j.digest()] for j in wanted}

@@ -20,7 +20,7 @@ def share(successes: int, trials: int, confidence: float = 0.95) -> Interval:
     p = successes / trials
     centre = (p + z * z / (2 * trials)) / (1 + z * z / trials)
     half = z / (1 + z * z / trials) * math.sqrt(p * (1 - p) / trials + z * z / (4 * trials * trials))
-    return {"mean": p, "lo": max(0.0, centre - half), "hi": min(1.0, centre + half)}
+    return {"mean": p, "lo": min(p, max(0.0, centre - half)), "hi": max(p, min(1.0, centre + half))}
 
 
 def bootstrap(

@@ -9,8 +9,8 @@ import torch
 from torch import Tensor
 
 from tandem.core.errors import ConfigError
-from tandem.diffusion.networks import ResidualMLP
-from tandem.diffusion.schedules import Schedule
+from tandem.diffusion.networks import ResidualMLP, Sampling
+from tandem.diffusion.schedules import Schedule, ScheduleConfig
 
 PARAMETRISATIONS = ("x0", "eps", "v")
 
@@ -36,6 +36,47 @@ class Denoiser(Protocol):
 
     def normalise(self, x: Tensor) -> Tensor:
         """The inverse of :meth:`denormalise`."""
+
+
+class Respaced:
+    """A model on fewer levels than it was trained on (Nichol & Dhariwal 2021, Sec. 4): level n here is ``levels[n]`` there.
+
+    ``base``: the model. ``steps``: levels to keep, equally spaced, the noisiest among them.
+
+    Raises:
+        ConfigError: ``steps`` is not within 1 .. the model's own.
+    """
+
+    def __init__(self, base: Denoiser, steps: int) -> None:
+        total = base.schedule.steps
+        if not 1 <= steps <= total:
+            raise ConfigError(f"respaced: steps = {steps}: accepted: 1 .. {total}, the model's own")
+        self._base = base
+        self.levels = base.schedule.levels(total, steps)[::-1]
+        config = ScheduleConfig(base.schedule.config.kind, steps, base.schedule.config.final)
+        self.schedule = Schedule(config, tuple(base.schedule.alpha_bar[n] for n in self.levels))
+
+    @property
+    def device(self) -> torch.device:
+        """Where samples live."""
+        return self._base.device
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """Type of the samples."""
+        return self._base.dtype
+
+    def clean(self, x: Tensor, i: int, cond: Tensor) -> Tensor:
+        """Clean estimate (N, H, D) of ``x`` at level ``i`` of this schedule."""
+        return self._base.clean(x, self.levels[i], cond)
+
+    def denormalise(self, x: Tensor) -> Tensor:
+        """Chunks in the data's own units."""
+        return self._base.denormalise(x)
+
+    def normalise(self, x: Tensor) -> Tensor:
+        """The inverse of :meth:`denormalise`."""
+        return self._base.normalise(x)
 
 
 @dataclass(frozen=True)
@@ -126,8 +167,10 @@ class NetworkDenoiser:
         self.x_normaliser = x_normaliser.to(self._device, self._dtype)
         self.cond_normaliser = cond_normaliser.to(self._device, self._dtype)
         self._index = torch.arange(schedule.steps + 1, device=self._device)
+        self._sampling = Sampling(self.network)
         self._cond: Tensor | None = None
         self._modulations: dict[int, list[Tensor]] = {}
+        self._prepared: dict[int, list[tuple[Tensor, ...]]] = {}
 
     @property
     def device(self) -> torch.device:
@@ -143,15 +186,20 @@ class NetworkDenoiser:
         """Clean estimate (N, H, D) of noisy ``x`` (N, H, D) at step ``i``; ``cond`` (C,) for all rows or (N, C), normalised."""
         if cond.ndim == 2:
             output = self.network(x, self._index[i : i + 1], cond)
-        else:
+        elif torch.is_grad_enabled():
             output = self.network.trunk(x, self._modulated(i, cond))
+        else:
+            modulations = self._modulated(i, cond)
+            if i not in self._prepared:
+                self._prepared[i] = self._sampling.prepared(modulations)
+            output = self._sampling.trunk(x, self._prepared[i])
         x0 = to_clean(self.parametrisation, output, x, self.schedule.signal(i), self.schedule.noise(i))
         return x0 if self.clip is None else x0.clamp(-self.clip, self.clip)
 
     def _modulated(self, i: int, cond: Tensor) -> list[Tensor]:
         """The network's modulations at step ``i``, kept as long as ``cond`` (C,) stays: JM2D comes by each step many times."""
         if self._cond is None or not torch.equal(cond, self._cond):
-            self._cond, self._modulations = cond.clone(), {}
+            self._cond, self._modulations, self._prepared = cond.clone(), {}, {}
         if i not in self._modulations:
             self._modulations[i] = self.network.modulations(self._index[i : i + 1], cond[None])
         return self._modulations[i]

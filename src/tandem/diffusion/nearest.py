@@ -17,6 +17,7 @@ from tandem.core.errors import InputError
 #: a constraint (scaled to a unit normal) counts as kept when it is violated by no more than this
 TOLERANCE = 1e-9
 
+
 def onto_half_space(y: Tensor, a: Tensor, b: Tensor) -> tuple[Tensor, Tensor]:
     """Nearest points to ``y`` (..., D) with ``a . x >= b``, for a (..., D) and b (...).
 

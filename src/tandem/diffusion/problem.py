@@ -51,6 +51,23 @@ class Evaluated(Protocol):
         """(N,) whether a chunk can be a motion at all (inverse kinematics found, limits kept)."""
 
 
+@dataclass(frozen=True)
+class Chunks:
+    """Chunks x (N, H, D) as they are: a handle for problems that have nothing to prepare, and a base for others'."""
+
+    x: Tensor
+
+    @property
+    def n(self) -> int:
+        """Number of chunks."""
+        return int(self.x.shape[0])
+
+    @property
+    def valid(self) -> Tensor:
+        """(N,) all are."""
+        return torch.ones(self.n, dtype=torch.bool, device=self.x.device)
+
+
 class JointProblem(Protocol):
     """One joint sampling problem ``p(x, k) ~ p_theta(x) p(k) V(x, k)`` (JM2D, Problem 1)."""
 

@@ -1,13 +1,16 @@
 """Noise schedules: tables of the cumulative signal coefficient, nothing else.
 
 ``alpha_bar[i]`` is what JM2D writes as alpha_i: ``x_i = sqrt(alpha_bar_i) x_0 + sqrt(1 - alpha_bar_i) eps``, for
-``i = 0 .. I`` with ``alpha_bar_0 = 1``. Three families:
+``i = 0 .. I`` with ``alpha_bar_0 = 1``. Four families:
 
 - ``cosine``: Nichol & Dhariwal 2021, Eq. 17, betas capped at 0.999 (Diffusion Policy's ``squaredcos_cap_v2``).
 - ``linear``: Ho et al. 2020, beta = linspace(1e-4, 0.02, 1000), read at I equally spaced levels.
 - ``mbd``: model-based diffusion (Pan et al. 2024), beta = linspace(1e-4, 1e-2, 100), read at I equally spaced levels. This is the
   "linear" schedule of k in JM2D's Table A.1. Its first 25 steps alone would end at 0.88, hardly any noise; read at equally
   spaced levels it ends where MBD's does, at 0.60.
+- ``log_snr``: noise to signal from 0.01 at i = 1 to 30 at i = I in equal ratios (log SNR linear, as in Lu et al. 2022, Sec. 3.4).
+  Cosine's last noises rise from 0 in equal *differences*: of I = 100 steps seven lie below 0.1, and what depends on details is
+  settled in those.
 
 ``final`` moves the end: log alpha_bar is scaled so that ``alpha_bar_I = final``.
 """
@@ -28,13 +31,15 @@ from tandem.core.errors import ConfigError
 
 MAX_BETA = 0.999
 MIN_ALPHA_BAR = 1e-6
+#: noise to signal at i = 1 and at i = I
+LOG_SNR_RATIOS = (0.01, 30.0)
 
 
 @dataclass(frozen=True)
 class ScheduleConfig:
     """Which schedule; see the module's text."""
 
-    kind: str = setting("cosine", "family of the schedule", choices=("cosine", "linear", "mbd"))
+    kind: str = setting("cosine", "family of the schedule", choices=("cosine", "linear", "mbd", "log_snr"))
     steps: int = setting(25, "denoising steps I", lo=1, hi=4000)
     final: float | None = setting(None, "alpha_bar at the last step; none: the family's own", lo=MIN_ALPHA_BAR, hi=0.99)
 
@@ -106,8 +111,10 @@ def make_schedule(config: ScheduleConfig) -> Schedule:
         table = _stretched(np.linspace(1e-4, 0.02, 1000), config.steps)
     elif config.kind == "mbd":
         table = _stretched(np.linspace(1e-4, 1e-2, 100), config.steps)
+    elif config.kind == "log_snr":
+        table = np.concatenate([[1.0], 1.0 / (1.0 + np.geomspace(*LOG_SNR_RATIOS, config.steps) ** 2)])
     else:
-        raise ConfigError(f"schedule: kind = {config.kind!r}: accepted: one of 'cosine', 'linear', 'mbd'")
+        raise ConfigError(f"schedule: kind = {config.kind!r}: accepted: one of 'cosine', 'linear', 'mbd', 'log_snr'")
     if config.final is not None:
         table = np.exp(np.log(table) * (math.log(config.final) / math.log(table[-1])))
     return Schedule(config, tuple(float(a) for a in np.concatenate([[1.0], np.maximum(table[1:], MIN_ALPHA_BAR * 1e-3)])))

@@ -2,8 +2,7 @@
 
 96 demonstrations are few: a network memorises them and knows nothing beside them. *Blends* fill the space between: two
 demonstrations of the same way, mixed and slightly bent, kept when the end effector would follow them clear of the pillars and
-by the same way. *Crossings* begin as one and go on as another that is near at some moment: they teach the policy that it may
-still choose, and how to come back when it wavered.
+by the same way.
 """
 
 from __future__ import annotations
@@ -28,11 +27,8 @@ logger = logging.getLogger(__name__)
 OVERSHOOT = 0.3
 #: bends: standard deviation [m] of each of the first harmonics over the path
 BEND, HARMONICS = 0.008, 4
-#: crossings: a path is near when the other's desired position is within this [m]; steps over which the two are joined
-NEAR, JOINED = (0.07, 0.008), (8, 18)
-#: least distance of the rod from the pillars in blends and in crossings [m]; humans went nearer. Crossings that turn late, close
-#: before a pillar, taught the policy to try that too, and it hit the pillar in one episode of ten
-BLEND_CLEARANCE, CROSSING_CLEARANCE = 0.008, 0.014
+#: least distance of the rod from the pillars in blends [m]; humans went nearer
+BLEND_CLEARANCE = 0.008
 #: a state is a desired and an actual position; a pair adds the change of the desired one
 STATE, ACTION = 4, 2
 
@@ -70,33 +66,6 @@ def blends(
         path = limited(_mixed(one, two, rng), settings)
         actual = followed(path, settings, BLEND_CLEARANCE)
         if actual is not None and mode(actual, settings) == way:
-            out.append((path, actual, way))
-    return out
-
-
-def crossings(
-    source: list[Path], count: int, seed: int, settings: AvoidingConfig
-) -> list[Path]:
-    """At most ``count`` paths that begin as one of ``source`` and end as another, the moment drawn over the whole way."""
-    rng = np.random.default_rng([seed, 1])
-    owner = np.concatenate([np.full(len(d), n) for n, (d, _, _) in enumerate(source)])
-    index = np.concatenate([np.arange(len(d)) for d, _, _ in source])
-    points = np.concatenate([d for d, _, _ in source])
-    out: list[Path] = []
-    for _ in range(20 * count):
-        if len(out) == count:
-            break
-        one = source[int(rng.integers(len(source)))][0]
-        t = int(rng.integers(1, len(one) - 8))
-        gap = points - one[t]
-        near = np.flatnonzero((np.abs(gap[:, 0]) < NEAR[0]) & (np.abs(gap[:, 1]) < NEAR[1]))
-        pick = int(near[int(rng.integers(len(near)))])
-        rest = source[int(owner[pick])][0][int(index[pick]) :]
-        fade = 0.5 + 0.5 * np.cos(np.pi * np.clip(np.arange(len(rest)) / rng.integers(*JOINED), 0.0, 1.0))
-        path = limited(np.concatenate([one[:t], rest - fade[:, None] * gap[pick]]), settings)
-        actual = followed(path, settings, CROSSING_CLEARANCE)
-        way = None if actual is None else mode(actual, settings)
-        if actual is not None and way is not None:
             out.append((path, actual, way))
     return out
 

@@ -1,8 +1,9 @@
 """One plan of the Avoiding task as a problem for the samplers (JM2D, Sec. 5.3: conditional generation, there is no k).
 
-A chunk (H, 6) holds desired position, actual position and change of the desired one at each step. V(x) = 1 where the actual
-positions it predicts, joined by straight lines from the present one, keep the scene's constraints; 0 elsewhere. The pillars are
-not among them: those the policy has learned. As in the paper no dynamics are used, except by DPCC, which asks for them.
+A chunk (H, 6) holds desired position, actual position and change of the desired one at each step. V(x) = 1 where both positions
+it predicts, each joined by straight lines from the present actual one, keep the scene's constraints; 0 elsewhere. (The desired
+one counts, too: it is where the arm comes to rest when no plan follows.) The pillars are not among them: those the policy has
+learned. As in the paper no dynamics are used, except by DPCC, which asks for them.
 With ``ahead`` the potential is exp(-J / lambda) there, with J the way that is left at the chunk's end.
 """
 
@@ -16,7 +17,7 @@ from torch import Tensor
 
 from tandem.diffusion.constraints import LinearConstraints, autograd_barrier, onto_barrier
 from tandem.diffusion.denoiser import NetworkDenoiser
-from tandem.diffusion.problem import PotentialGrid
+from tandem.diffusion.problem import Chunks, PotentialGrid
 from tandem.tasks.avoiding.ahead import WayAhead
 from tandem.tasks.avoiding.dataset import ACTION, STATE
 from tandem.tasks.avoiding.scene import Scene
@@ -30,22 +31,11 @@ TEMPERATURE = 0.01
 
 
 @dataclass(frozen=True)
-class Chunks:
+class Judged(Chunks):
     """Chunks x (N, H, 6); their depth (N,), summed violation [m], 0 where feasible; J (N,) [m]."""
 
-    x: Tensor
     depth: Tensor
     cost: Tensor
-
-    @property
-    def n(self) -> int:
-        """Number of chunks."""
-        return int(self.x.shape[0])
-
-    @property
-    def valid(self) -> Tensor:
-        """(N,) all are."""
-        return torch.ones(self.n, dtype=torch.bool, device=self.x.device)
 
 
 class AvoidingProblem:
@@ -76,28 +66,35 @@ class AvoidingProblem:
         """0."""
         return torch.zeros(k.shape[:-1], dtype=k.dtype, device=k.device)
 
-    def evaluate(self, x: Tensor) -> Chunks:
-        """Violation along the predicted path: each segment's deepest, summed; nothing counts beyond the goal line."""
+    def evaluate(self, x: Tensor) -> Judged:
+        """Violation along both predicted paths: each segment's deepest, summed; nothing counts beyond the goal line."""
         now = self.state[ACTUAL:MOVE].expand(x.shape[0], 1, 2)
         path = torch.cat([now, x[:, 1:, ACTUAL:MOVE].double()], dim=1)
+        desired = torch.cat([now, x[:, 1:, DESIRED:ACTUAL].double()], dim=1)
         zero = torch.zeros(x.shape[0], dtype=torch.float64, device=x.device)
         cost = zero if self._ahead is None else self._ahead(path[:, -1])
         if self.scene.count == 0:
-            return Chunks(x, zero, cost)
-        depth = (-self.scene.swept(path)).clamp(min=0.0).amax(-1)
-        return Chunks(x, torch.where(path[:, :-1, 1] < self.settings.goal_y, depth, 0.0).sum(-1), cost)
+            return Judged(x, zero, cost)
+        both = torch.cat([path, desired])
+        depth = (-self.scene.swept(both)).clamp(min=0.0).amax(-1)
+        depth = torch.where(both[:, :-1, 1] < self.settings.goal_y, depth, 0.0).sum(-1)
+        return Judged(x, depth[: len(x)] + depth[len(x) :], cost)
 
-    def grid(self, e: Chunks, k: Tensor) -> PotentialGrid:
+    def outside(self) -> bool:
+        """Whether the arm is, now, where a constraint (with its margin) forbids it to be."""
+        return self.scene.count > 0 and float(self.scene.distance(self.state[None, ACTUAL:MOVE]).min()) < 0.0
+
+    def grid(self, e: Judged, k: Tensor) -> PotentialGrid:
         """(N, K), the same for every k."""
         depth, cost = (v[:, None].expand(-1, k.shape[-2]) for v in (e.depth, e.cost))
         out = depth > 0.0
         return PotentialGrid(torch.where(out, -torch.inf, -cost / TEMPERATURE), torch.where(out, torch.inf, cost), depth)
 
-    def pairs(self, e: Chunks, k: Tensor) -> PotentialGrid:
+    def pairs(self, e: Judged, k: Tensor) -> PotentialGrid:
         """(N, P)."""
         return self.grid(e, k)
 
-    def optimise_k(self, e: Chunks, index: int) -> tuple[Tensor, float, bool]:
+    def optimise_k(self, e: Judged, index: int) -> tuple[Tensor, float, bool]:
         """There is nothing to optimise."""
         return torch.zeros(0, device=self.cond.device), float(e.cost[index]), float(e.depth[index]) == 0.0
 

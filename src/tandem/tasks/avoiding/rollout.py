@@ -53,15 +53,18 @@ class Episode:
 
 def play(
     sampler: Sampler[Any], denoiser: NetworkDenoiser, scene: Scene, arm: AvoidingArm, generator: torch.Generator,
-    ahead: WayAhead | None = None, margin: float = 0.0,
+    ahead: WayAhead | None = None, margin: float = 0.0, pillars: bool = False, hold: bool = False,
 ) -> Episode:
     """Play one episode; the generator is the only randomness. Where a sampler returns no chunk, the arm holds for a step.
 
+    With ``hold`` it does so also where the sampler itself says that its chunk is not feasible, and the sampler tries again from
+    there; unless the arm is outside already, or within the margin, where every way back begins infeasible.
+
     ``ahead`` gives the potential its J (see :mod:`tandem.tasks.avoiding.problem`); plans keep ``margin`` [m] more distance than
-    the scene asks for, by which the episode is judged.
+    the scene asks for, by which the episode is judged, and with ``pillars`` that distance from these, too.
     """
     settings = scene.settings
-    planned = scene.tightened(margin)
+    planned = (scene.with_pillars() if pillars else scene).tightened(margin)
     arm.reset()
     pieces, previous, steps, violated, deepest = [arm.tip[None]], None, 0, 0, 0.0
     spent: list[float] = []
@@ -74,10 +77,12 @@ def play(
         rows += result.counters.network_rows
         infeasible += not result.feasible
         actions = np.zeros((1, 2))
-        if result.x is not None:
+        if result.x is not None and (result.feasible or not hold or problem.outside()):
             actions = result.x[: settings.execute, MOVE:].cpu().numpy().astype(np.float64)
             later = result.x[settings.execute :]
             previous = torch.cat([later, result.x[-1:].expand(settings.horizon - len(later), -1)])
+        else:
+            previous = None
         for action in np.clip(actions, settings.action_low, settings.action_high):
             if steps >= settings.max_steps or arm.tip[1] >= settings.goal_y:
                 break

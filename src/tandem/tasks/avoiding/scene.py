@@ -49,6 +49,15 @@ class Scene:
         other.margin = self.margin + margin
         return other
 
+    def with_pillars(self) -> Scene:
+        """The same with the pillars among the constraints: the rod's axis keeps its radius away from them."""
+        other = Scene.__new__(Scene)
+        other.__dict__.update(self.__dict__)
+        pillars = torch.tensor(self.settings.pillars, dtype=torch.float64, device=self.circles.device).reshape(-1, 3)
+        pillars[:, 2] += ROD_RADIUS
+        other.circles = torch.cat([self.circles, pillars])
+        return other
+
     @property
     def count(self) -> int:
         """Number of constraints M."""

@@ -1,11 +1,17 @@
-"""``tandem train avoiding [--data FILE]``: demonstrations, blends of them, then the network. By seed the same on any machine.
+"""``tandem train avoiding [--data FILE]``: demonstrations, blends of them, the network, and some rounds of practice.
 
-Without ``--data`` it trains on scripted demonstrations of its own; with it on those of the file (``tandem data import``).
+By seed the same on any machine. Without ``--data`` it trains on scripted demonstrations of its own; with it on those of the file
+(``tandem data import``). After the first training, on demonstrations and blends, each of ``--rounds`` trains anew, on the
+demonstrations and on what succeeded of the last round's own rollouts (:mod:`tandem.tasks.avoiding.practice`). The shipped weights
+have no practice: with three rounds the plain policy succeeds in .965 instead of .905 of its runs (n = 200 each, on seeds that no
+table uses), but it keeps to the middle of its ways, and samplers that must choose among them find less to choose from (steering
+with a J: .17 instead of 1.0 in `top_right`, n = 12).
 """
 
 from __future__ import annotations
 
 import hashlib
+import logging
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -17,16 +23,21 @@ from tandem.core.paths import share_dir
 from tandem.diffusion.denoiser import NetworkDenoiser
 from tandem.diffusion.networks import MLPConfig
 from tandem.diffusion.schedules import ScheduleConfig
-from tandem.diffusion.training import TrainingConfig, condition_noise, train
+from tandem.diffusion.training import TrainingConfig, TrainingOutcome, condition_noise, train
 from tandem.diffusion.weights import load_denoiser
 from tandem.tasks.avoiding.config import AvoidingConfig, load_avoiding_config
-from tandem.tasks.avoiding.dataset import ACTION, STATE, blends, crossings, usable, windows
+from tandem.tasks.avoiding.dataset import ACTION, STATE, blends, usable, windows
+from tandem.tasks.avoiding.dataset import Path as Way
 from tandem.tasks.avoiding.demonstrations import read, scripted
+from tandem.tasks.avoiding.practice import rollouts, successes
 
+logger = logging.getLogger(__name__)
 #: scripted demonstrations, as many as there are human ones
 SCRIPTED = 96
 #: noise on the state that the policy is conditioned on, of each value's range
 CONDITION_NOISE = 0.01
+#: rollouts a round of practice, and how many of each way are kept at most
+ROLLOUTS, A_WAY = 4000, 150
 
 
 def weights_path(name: str | None = None) -> Path:
@@ -53,16 +64,16 @@ def training_settings(steps: int = 20_000, seed: int = 0) -> TrainingConfig:
 
 
 def run(
-    out: Path | None = None, *, data: Path | None = None, source: str = "", blended: int = 4000, steps: int = 20_000,
-    seed: int = 0, device: str = "cpu", progress: Callable[[int, float], None] | None = None,
+    out: Path | None = None, *, data: Path | None = None, source: str = "", blended: int = 4000, rounds: int = 0,
+    steps: int = 20_000, seed: int = 0, device: str = "cpu", progress: Callable[[int, float], None] | None = None,
 ) -> Path:
     """Make the data, train, save weights and manifest.
 
     Args:
         out: ``.safetensors`` to write; default the shipped weights' place. data: file of demonstrations, see
             :func:`tandem.tasks.avoiding.demonstrations.read`; default scripted ones. source: where they are from and under what
-            licence, for the manifest. blended: blends and crossings of them, half of each. steps: optimiser steps.
-        progress: called with (steps done, loss).
+            licence, for the manifest. blended: blends of them. rounds: of practice. steps: optimiser steps of each training.
+        progress: called with (steps done in this training, loss).
 
     Raises:
         InputError: ``out`` is not a .safetensors file, ``data`` no file of demonstrations, or none of them can be followed.
@@ -76,13 +87,15 @@ def run(
     followed = usable(demonstrations, settings)
     if not followed:
         raise InputError(f"avoiding: none of {len(demonstrations)} demonstrations can be followed without contact")
-    mixed = [*followed, *blends(followed, blended // 2, seed, settings)]
-    x, cond = windows([*mixed, *crossings(mixed, blended - blended // 2, seed, settings)], settings)
     threads = torch.get_num_threads()
     torch.set_num_threads(1)  # sums in another order give other weights
     try:
-        noise = condition_noise(CONDITION_NOISE, cond)
-        outcome = train(x, cond, training_settings(steps, seed), augment=noise, progress=progress, device=device)
+        outcome = _trained([*followed, *blends(followed, blended, seed, settings)], steps, seed, device, progress, settings)
+        for n in range(rounds):
+            kept = successes(*rollouts(outcome.denoiser, ROLLOUTS, 100 + seed + n, settings), settings, A_WAY)
+            ways = len({way for *_, way in kept})
+            logger.info("avoiding: practice %d of %d: %d rollouts kept, by %d ways", n + 1, rounds, len(kept), ways)
+            outcome = _trained([*followed, *kept], steps, seed, device, progress, settings)
     finally:
         torch.set_num_threads(threads)
     origin = {"kind": "scripted"} if data is None else {
@@ -90,7 +103,16 @@ def run(
     }
     outcome.save(
         out, task="avoiding", demonstrations=len(demonstrations), followed=len(followed), blends=blended, origin=origin,
-        command=f"tandem train avoiding{'' if data is None else ' --data ' + data.name} --blended {blended} --steps {steps} "
-        f"--seed {seed}", minutes=round((time.monotonic() - began) / 60.0, 1),
+        command=f"tandem train avoiding{'' if data is None else ' --data ' + data.name} --blended {blended} --rounds {rounds} "
+        f"--steps {steps} --seed {seed}", minutes=round((time.monotonic() - began) / 60.0, 1),
     )
     return out
+
+
+def _trained(
+    ways: list[Way], steps: int, seed: int, device: str, progress: Callable[[int, float], None] | None, settings: AvoidingConfig
+) -> TrainingOutcome:
+    """One training on ``ways``."""
+    x, cond = windows(ways, settings)
+    noise = condition_noise(CONDITION_NOISE, cond)
+    return train(x, cond, training_settings(steps, seed), augment=noise, progress=progress, device=device)

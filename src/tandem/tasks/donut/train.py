@@ -36,10 +36,14 @@ def load_policy(device: str = "cpu", weights: Path | None = None) -> NetworkDeno
 
 
 def training_settings(steps: int = 8_000, seed: int = 0) -> TrainingConfig:
-    """How the shipped weights are trained: I = 25 as in the paper's Table A.1."""
+    """How the shipped weights are trained.
+
+    At I = 25 with the cosine schedule the last noise but one (0.07) smears samples over the edge of any tight constraint, and
+    nothing mends that at the last step. 100 levels at equal ratios of noise to signal end finely; ``Respaced`` leaves some out.
+    """
     network = MLPConfig(width=128, blocks=2, embedding=64)
     return TrainingConfig(
-        network=network, schedule=ScheduleConfig("cosine", 25), steps=steps, seed=seed, batch=256, ema=0.998, clip=1.0
+        network=network, schedule=ScheduleConfig("log_snr", 100), steps=steps, seed=seed, batch=256, ema=0.998, clip=1.0
     )
 
 
