@@ -59,6 +59,7 @@ def arguments() -> list[DeclareLaunchArgument]:
         declare("realtime", "false", "run the fast loop with real-time priority", SWITCH),
         declare("cpu", "-1", "CPU of the fast loop; -1: any"),
         declare("robot_ip", "", "address of the arm's controller, for backend:=hardware and ros2_control"),
+        declare("use_sim_time", "false", "go by the time of a simulated arm, which the bridge publishes as /clock", SWITCH),
         declare("respawn", "true", "start nodes again that ended; the bridge never is", SWITCH),
         declare("params_file", str(CONFIG / "nodes.yaml"), "parameters of all nodes"),
         declare(
@@ -112,7 +113,11 @@ def generate_launch_description() -> LaunchDescription:
         package="tandem", executable="scene_publisher", name="scene_publisher", output="screen",
         ros_arguments=["--enclave", "/tandem/scene_publisher"],
         parameters=[
-            LaunchConfiguration("params_file"), {"scene": ParameterValue(LaunchConfiguration("scene"), value_type=str)},
+            LaunchConfiguration("params_file"),
+            {
+                "scene": ParameterValue(LaunchConfiguration("scene"), value_type=str),
+                "use_sim_time": ParameterValue(LaunchConfiguration("use_sim_time"), value_type=bool),
+            },
         ],
         respawn=LaunchConfiguration("respawn"), respawn_delay=2.0, respawn_max_retries=5,
         condition=IfCondition(LaunchConfiguration("publish_scene")),

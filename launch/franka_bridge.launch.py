@@ -43,6 +43,10 @@ def generate_launch_description() -> LaunchDescription:
             "max_drift", default_value="0.05",
             description="how far the clock of an arm that keeps its own may fall behind in motion [s]; more only in simulation",
         ),
+        DeclareLaunchArgument(
+            "use_sim_time", default_value="false", choices=["true", "false"],
+            description="publish the arm's time as /clock, for a simulated arm that keeps a time of its own",
+        ),
         Node(
             package="tandem", executable="franka_bridge", name="franka_bridge", output="screen",
             ros_arguments=["--enclave", "/tandem/franka_bridge"],
@@ -52,6 +56,8 @@ def generate_launch_description() -> LaunchDescription:
                     "backend": text("driver"), "backend_options": text("driver_options"), "scene": text("scene"),
                     "seed": number("seed"), "bounds": text("safety"), "certificate_key_file": text("certificate_key_file"),
                     "priority": number("priority"), "cpu": number("cpu"),
+                    # it tells the time: it cannot be told
+                    "use_sim_time": False, "publish_clock": ParameterValue(LaunchConfiguration("use_sim_time"), value_type=bool),
                     "max_drift": ParameterValue(LaunchConfiguration("max_drift"), value_type=float),
                 },
             ],

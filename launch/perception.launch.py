@@ -22,12 +22,18 @@ def generate_launch_description() -> LaunchDescription:
         DeclareLaunchArgument(
             "respawn", default_value="true", description="start a node that ended again", choices=["true", "false"]
         ),
+        DeclareLaunchArgument(
+            "use_sim_time", default_value="false", description="go by the time on /clock", choices=["true", "false"]
+        ),
         Node(
             package="tandem", executable="perception", name="perception", output="screen",
             ros_arguments=["--enclave", "/tandem/perception"],
             parameters=[
                 LaunchConfiguration("params_file"),
-                {"object_file": ParameterValue(LaunchConfiguration("object_file"), value_type=str)},
+                {
+                    "object_file": ParameterValue(LaunchConfiguration("object_file"), value_type=str),
+                    "use_sim_time": ParameterValue(LaunchConfiguration("use_sim_time"), value_type=bool),
+                },
             ],
             respawn=LaunchConfiguration("respawn"), respawn_delay=2.0, respawn_max_retries=5,
         ),

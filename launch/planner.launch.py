@@ -21,9 +21,13 @@ def generate_launch_description() -> LaunchDescription:
         DeclareLaunchArgument(
             "sampler", default_value="default", description="sampler configuration in config/samplers", choices=SAMPLERS
         ),
+        DeclareLaunchArgument("safety", default_value="default", description="the filter's bounds, in config/safety"),
         DeclareLaunchArgument("seed", default_value="0", description="seed of all randomness"),
         DeclareLaunchArgument(
             "respawn", default_value="true", description="start a node that ended again", choices=["true", "false"]
+        ),
+        DeclareLaunchArgument(
+            "use_sim_time", default_value="false", description="go by the time on /clock", choices=["true", "false"]
         ),
         Node(
             package="tandem", executable="planner", name="planner", output="screen",
@@ -32,7 +36,9 @@ def generate_launch_description() -> LaunchDescription:
                 LaunchConfiguration("params_file"),
                 {
                     "sampler": ParameterValue(LaunchConfiguration("sampler"), value_type=str),
+                    "bounds": ParameterValue(LaunchConfiguration("safety"), value_type=str),
                     "seed": ParameterValue(LaunchConfiguration("seed"), value_type=int),
+                    "use_sim_time": ParameterValue(LaunchConfiguration("use_sim_time"), value_type=bool),
                 },
             ],
             respawn=LaunchConfiguration("respawn"), respawn_delay=2.0, respawn_max_retries=5,

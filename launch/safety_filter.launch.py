@@ -24,6 +24,9 @@ def generate_launch_description() -> LaunchDescription:
         DeclareLaunchArgument(
             "respawn", default_value="true", description="start a node that ended again", choices=["true", "false"]
         ),
+        DeclareLaunchArgument(
+            "use_sim_time", default_value="false", description="go by the time on /clock", choices=["true", "false"]
+        ),
         Node(
             package="tandem", executable="safety_filter", name="safety_filter", output="screen",
             ros_arguments=["--enclave", "/tandem/safety_filter"],
@@ -32,6 +35,7 @@ def generate_launch_description() -> LaunchDescription:
                 {
                     "bounds": ParameterValue(LaunchConfiguration("safety"), value_type=str),
                     "certificate_key_file": ParameterValue(LaunchConfiguration("certificate_key_file"), value_type=str),
+                    "use_sim_time": ParameterValue(LaunchConfiguration("use_sim_time"), value_type=bool),
                 },
             ],
             respawn=LaunchConfiguration("respawn"), respawn_delay=2.0, respawn_max_retries=5,

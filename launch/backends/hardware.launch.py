@@ -70,7 +70,11 @@ def bridge(context: LaunchContext) -> list[object]:
             package="tandem", executable="camera", name="camera", output="screen",
             ros_arguments=["--enclave", "/tandem/camera"],
             parameters=[
-                LaunchConfiguration("params_file"), {"scene": ParameterValue(LaunchConfiguration("scene"), value_type=str)},
+                LaunchConfiguration("params_file"),
+                {
+                    "scene": ParameterValue(LaunchConfiguration("scene"), value_type=str),
+                    "use_sim_time": ParameterValue(LaunchConfiguration("use_sim_time"), value_type=bool),
+                },
             ],
             respawn=LaunchConfiguration("respawn"), respawn_delay=2.0, respawn_max_retries=5,
         ))
@@ -103,6 +107,10 @@ def generate_launch_description() -> LaunchDescription:
         DeclareLaunchArgument(
             "patient", default_value="false", choices=SWITCH,
             description="for a simulated controller that waits for late answers, on a busy machine; never for an arm",
+        ),
+        DeclareLaunchArgument(
+            "use_sim_time", default_value="false", choices=SWITCH,
+            description="twin: the bridge publishes the simulated arm's time as /clock, everybody goes by it",
         ),
         DeclareLaunchArgument("scene", default_value="empty.yaml", description="twin: scene file, in config/scenes or a path"),
         DeclareLaunchArgument("respawn", default_value="true", description="twin: start an ended camera again", choices=SWITCH),

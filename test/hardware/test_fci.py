@@ -21,8 +21,7 @@ from tandem.execution.client import FastLoopClient, FastLoopError
 from tandem.execution.types import ArmState, CertifiedTrajectory, Mode, StopReason, SubmitCode
 from tandem.robots.model import ArmModel
 
-# real processes in real time: what a busy machine breaks is tried once more
-pytestmark = [pytest.mark.fci, pytest.mark.timeout(240), pytest.mark.flaky(reruns=1)]
+pytestmark = [pytest.mark.fci, pytest.mark.timeout(240)]
 TORQUE_RATE = 1.0  # Nm a cycle: 1000 Nm/s
 
 

@@ -71,6 +71,6 @@ def swing(commitment: Commitment, switch_time: float, home: np.ndarray, name: st
     return Proposal(whole, np.full(len(whole.times), commitment.width_at(switch_time)), switch_time, head.duration, name)
 
 
-def make(sampler: str, seed: int) -> ScriptedPlanner:
+def make(sampler: str, seed: int, bounds: str) -> ScriptedPlanner:
     """Factory for the planner node."""
     return ScriptedPlanner()

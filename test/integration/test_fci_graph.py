@@ -7,6 +7,7 @@ import os
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -61,10 +62,11 @@ def test_moves_stops_and_goes_on(server: FciServer, graph: Graph) -> None:
         ({"backend_options": options(ip="")}, "robot_ip is not given"),
         ({"backend_options": options(profile="bold")}, "there are: careful.yaml"),
         ({"backend_options": options(load={"mass": 5.0})}, "accepted: 0.0 .. 3.0 kg"),
+        ({"backend_options": options(ip="172.16.0.2"), "publish_clock": True}, "a real arm goes by this machine's clock"),
         ({"backend_options": options(), "robot": str(ROBOTS / "panda.yaml")}, "not a model of the Franka Research 3"),
     ],
 )
-def test_a_bridge_that_cannot_start_says_so_in_one_line(graph: Graph, parameters: dict[str, str], text: str) -> None:
+def test_a_bridge_that_cannot_start_says_so_in_one_line(graph: Graph, parameters: dict[str, Any], text: str) -> None:
     graph.start("franka_bridge", backend="fci", **parameters)
     assert graph.processes["franka_bridge"].wait(START) == 2
     said = (graph.folder / "franka_bridge.log").read_text()

@@ -16,8 +16,7 @@ from tandem.robots.model import load_arm
 from tandem.safety.bounds import load_bounds
 from tandem.sim.scene_file import MugScene
 
-# real processes in real time: what a busy machine breaks is tried once more
-pytestmark = [pytest.mark.ros, pytest.mark.flaky(reruns=1)]
+pytestmark = pytest.mark.ros
 
 
 def test_a_recording_is_complete_and_passes_its_audit(graph: Graph, tmp_path: Path) -> None:

@@ -19,8 +19,7 @@ from trajectory_msgs.msg import JointTrajectory
 from tandem.nodes import messages
 from tandem.nodes.base import RELIABLE_QOS, SENSOR_QOS
 
-# real processes in real time: what a busy machine breaks is tried once more
-pytestmark = [pytest.mark.ros, pytest.mark.timeout(300), pytest.mark.flaky(reruns=1)]
+pytestmark = [pytest.mark.ros, pytest.mark.timeout(300)]
 
 
 class Controlled:

@@ -34,11 +34,11 @@ HOME = [0.1, -0.4, 0.2, -0.3, 0.0, 0.5, -0.2]
 class Bench:
     """A loop with a loopback arm whose clocks and owner are variables."""
 
-    def __init__(self, **options: Any) -> None:
+    def __init__(self, loop: dict[str, Any] | None = None, **options: Any) -> None:
         self.mono, self.step, self.parent = 5_000 * MS, 0, 42
         self.link = Link.create()
         self.backend: Loopback = make({"q": HOME, **options})
-        config = LoopConfig(executor=motions.LIMITS, owner_pid=42)
+        config = LoopConfig(executor=motions.LIMITS, owner_pid=42, **(loop or {}))
         self.link.beat_owner(self.mono)
         clocks = {"wall_ns": lambda: WALL + self.mono + self.step, "mono_ns": lambda: self.mono, "parent": lambda: self.parent}
         self.loop = FastLoop(config, self.link, self.backend, motions.KEY, **clocks)  # type: ignore[arg-type]
@@ -150,6 +150,47 @@ def test_faults_of_the_arm_latch_and_resume_works(options: dict[str, Any], reaso
     assert bench.ask(Request.RESUME).code is SubmitCode.ACCEPTED
     assert bench.run(0.1).mode is Mode.IDLE
     assert bench.move().code is SubmitCode.ACCEPTED
+
+
+@pytest.mark.parametrize("own_clock", [False, True])
+def test_an_arm_that_keeps_the_time(own_clock: bool) -> None:
+    """Its clock is set by this machine's while it rests, unless everybody goes by it."""
+    bench = Bench({"own_clock": own_clock})
+    before = bench.run(0.1).stamp
+    arms, bench.mono = bench.mono, bench.mono + 3_000 * MS
+    bench.link.beat_owner(bench.mono)
+    taken = bench.loop._settle(arms)
+    assert taken == (arms if own_clock else bench.mono)
+    bench.loop.cycle(taken + MS)
+    state = bench.state()
+    assert state.mode is Mode.IDLE and abs(state.stamp - before - (0.001 if own_clock else 3.001)) < 1e-6
+
+
+def test_an_arm_that_falls_behind_in_motion_stops_unless_everybody_goes_by_it() -> None:
+    for own_clock in (False, True):
+        bench = Bench({"own_clock": own_clock})
+        bench.move()
+        bench.run(0.1)
+        arms, bench.mono = bench.mono, bench.mono + 80 * MS
+        assert bench.loop._settle(arms) == arms
+        bench.loop.cycle(arms + MS)
+        state = bench.state()
+        assert (state.reason is StopReason.CLOCK) != own_clock and (state.mode is Mode.HEAD) == own_clock
+        bench.link.close()
+
+
+def test_a_stepped_wall_clock_is_nothing_to_an_arm_that_everybody_goes_by() -> None:
+    bench = Bench({"own_clock": True})
+    bench.move()
+    bench.run(0.1)
+    before, bench.step = bench.state().stamp, -3600_000 * MS
+    state = bench.run(0.1)
+    assert state.mode is Mode.HEAD and abs(state.stamp - before - 0.1) < 1e-6
+    bench.loop.executor.stop(StopReason.OPERATOR, "test")
+    bench.run(1.0)
+    assert bench.ask(Request.RESUME).code is SubmitCode.ACCEPTED
+    assert abs(bench.run(0.001).stamp - before - 1.102) < 1e-3, "resuming does not set it either"
+    bench.link.close()
 
 
 def test_requests(bench: Bench) -> None:

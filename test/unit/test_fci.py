@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -125,3 +126,23 @@ def test_errors_in_words() -> None:
     assert "update pylibfranka" in new
     assert "activate FCI" in connection_text("10.0.0.1", "Connection to FCI refused.")
     assert "PREEMPT_RT" in connection_text("10.0.0.1", "libfranka: Running kernel does not have realtime capabilities.")
+
+
+@pytest.mark.parametrize(("modes", "said", "text"), [
+    (["Idle"] * 3 + ["UserStopped"], "Move command preempted due to activated safety function!", "user stop is pressed"),
+    (["Idle"] * 500, "Move command preempted due to activated safety function!", "ended the motion by itself"),
+    (["Idle", "UserStopped"], "motion finished", "ended the motion by itself"),
+])
+def test_the_mode_of_a_safety_function_may_show_after_it_has_ended_the_motion(modes: list[str], said: str, text: str) -> None:
+    lib = pytest.importorskip("pylibfranka")
+    coming = iter(modes)
+
+    class Robot:
+        def read_once(self) -> SimpleNamespace:
+            mode = SimpleNamespace(name=next(coming))
+            return SimpleNamespace(robot_mode=mode, dq=[0.0] * 7, control_command_success_rate=1.0, current_errors="")
+
+    backend = make({"ip": "127.0.0.1"})
+    backend._robot = Robot()
+    backend._lose(lib.ControlException(said))
+    assert text in backend.report().text

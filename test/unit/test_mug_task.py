@@ -210,6 +210,14 @@ def rest_commitment() -> Commitment:
     return Commitment(Trajectory.at_rest(np.array(START_Q), 1.0), 0.0, np.full(2, 0.08))
 
 
+def test_planner_plans_for_the_bounds_that_it_is_told() -> None:
+    """With others than the filter's nearly everything it proposes among obstacles is refused."""
+    assert MugPlanner.load("policy").bounds == load_bounds("default")
+    assert MugPlanner.load("policy", bounds="simulated_arm").bounds == load_bounds("simulated_arm") != load_bounds("default")
+    with pytest.raises(ConfigError, match="nothing_like_it"):
+        MugPlanner.load("policy", bounds="nothing_like_it")
+
+
 def test_planner_without_a_pose_proposes_nothing() -> None:
     result = MugPlanner.load("policy").plan(None, rest_commitment(), Scene((TABLE,)), 1.0, 0.5)
     assert result.proposal is None

@@ -13,6 +13,7 @@ pytest.importorskip("rclpy")
 from stand_in_controller import Controller, Points
 from trajectory_msgs.msg import JointTrajectory
 
+from tandem.core.config import from_dict
 from tandem.core.errors import InputError
 from tandem.core.trajectory import Trajectory
 from tandem.core.types import Commitment, Proposal
@@ -28,7 +29,8 @@ from tandem.execution.backends.ros2_control import (
     without_rest,
 )
 from tandem.execution.executor import Executor
-from tandem.execution.types import CertifiedTrajectory, Mode, StopReason
+from tandem.execution.fast_loop import LoopConfig
+from tandem.execution.types import CertifiedTrajectory, Command, Mode, StopReason
 from tandem.nodes import messages
 from tandem.nodes.controller import Reference, course_to_msg, fingers_to_msg
 from tandem.robots.model import load_arm
@@ -227,6 +229,24 @@ def test_the_controllers_clock_paces_the_loop(ends: tuple[Ros2Control, socket.so
     backend.follow(Commitment(motion(1), 7.5, np.zeros(6)), 7.0)
     course = decode_course(far.recv(1 << 20))
     assert course.start == pytest.approx(101.5) and np.array_equal(course.trajectory.q, motion(1).q)
+
+
+def test_after_a_stop_the_command_is_held_only_where_the_arm_is_within_the_tracking_bound(
+    ends: tuple[Ros2Control, socket.socket],
+) -> None:
+    backend, far = ends
+    assert 0.0 < options_of(loop_config(ARM, 0.004, Ros2ControlOptions())).near < 0.004, "or the next cycle would stop the arm"
+    far.send(encode_state(100.0, ARM.home, np.zeros(7), 0.08))
+    backend.connect(5.0)
+    for n, (away, held) in enumerate([(0.5, True), (1.5, False)]):
+        commanded = ARM.home + away * backend.options.near
+        backend.write(Command(commanded, np.zeros(7), np.zeros(7), 0.08, Mode.HEAD), 5.0)
+        far.send(encode_state(101.0 + n, ARM.home, np.zeros(7), 0.08))
+        assert np.array_equal(backend.recover(6.0).q, commanded if held else ARM.home)
+
+
+def options_of(config: LoopConfig) -> Ros2ControlOptions:
+    return from_dict(Ros2ControlOptions, config.backend_options, "ros2_control")
 
 
 def test_malformed_states_are_errors() -> None:

@@ -28,6 +28,7 @@ from tandem.safety import (
     certify_one,
     certify_pairs,
     find_backup,
+    kernels,
     load_bounds,
     pack_scene,
 )
@@ -310,3 +311,20 @@ def test_certificates() -> None:
         assert not verify(*wrong)
     with pytest.raises(InputError, match="16"):
         sign(b"short", "v", "t", 5)
+
+
+@pytest.mark.parametrize("column", ["O_AT", "O_GROW", "O_SPEED"])
+def test_what_cannot_be_computed_is_not_clear(column: str) -> None:
+    """Such input is refused before it comes so far; were it not, a NaN would still end in a refusal, in every branch."""
+    far = Obstacle("far", "box", (0.1,) * 3, (0.0, 0.9, 0.6))
+    packed = pack_scene(Scene((TABLE, far)), arm(), BOUNDS, 0.0)
+    knots = FAMILY.build(arm().home, np.zeros(7), np.zeros(7), np.zeros((1, 7)))
+    heads = (knots[0][:3], *(x[:, :3] for x in knots[1:]))
+    k = np.random.default_rng(0).uniform(-0.2, 0.2, (12, 7))
+    assert certify(arm(), *knots, packed, BOUNDS).certified[0]
+    assert certify_grid(arm(), FAMILY, *heads, k, packed, BOUNDS).feasible.all()
+    packed.arrays.obstacle[1, getattr(kernels, column)] = np.nan
+    for full in (False, True):
+        assert not certify(arm(), *knots, packed, BOUNDS, full=full).certified[0]
+    for count in (3, 12):  # one by one, side by side
+        assert not certify_grid(arm(), FAMILY, *heads, k[:count], packed, BOUNDS).feasible.any()

@@ -51,7 +51,24 @@ class TimedHand(FrankaHandSim):
 
 
 class SteppedArm(MujocoFrankaSim):
-    """Physics that advance when they are told to, not with this machine's clock."""
+    """Physics that advance with the cycles, not with this machine's clock.
+
+    A cycle's step is taken when the next state is made, after the cycle's own has been sent: while the client works at its
+    answer, not between the moment a state is due and its sending, where it would lengthen every cycle.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.owed = 0
+        self._stepping = threading.Lock()
+
+    def get_robot_state(self) -> Any:
+        """The newest state, the steps owed taken."""
+        with self._stepping:
+            steps, self.owed = self.owed, 0
+            if steps:
+                self.step(steps)
+        return super().get_robot_state()
 
     def run_simulation(self) -> None:
         """Nothing runs by itself."""
@@ -64,6 +81,8 @@ class Server(FrankaSimServer):
 
     def __init__(self, host: str, patience: float, object_width: float | None) -> None:
         self.patience = patience
+        if patience > 0.0:  # nor does a state go out while a command that has come is still being taken in
+            self._DRAIN_GATE_TIMEOUT = patience
         self.operator_mode: RobotMode | None = None
         self.recording = False
         self.commands: list[tuple[float, ...]] = []
@@ -92,7 +111,7 @@ class Server(FrankaSimServer):
         if self.operator_mode is not None:  # whatever a client has asked for meanwhile
             self.robot_state.state["robot_mode"] = self.operator_mode
         if self.patience > 0.0:
-            self.physics_sim.step(1)
+            self.physics_sim.owed += 1
         if self.recording:
             s = self.robot_state.state
             row = (s["message_id"], time.monotonic(), *s["q"], *s["dq"], *s["q_d"], int(s["robot_mode"]),

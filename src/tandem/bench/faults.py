@@ -10,10 +10,12 @@ import argparse
 import contextlib
 import logging
 import os
+import pickle
 import secrets
 import signal
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -25,7 +27,7 @@ from typing import Any
 import numpy as np
 import psutil
 
-from tandem.bench.fci_arm import KEY, Driver, off_path, rest_after, simulated_loop, wait_for
+from tandem.bench.fci_arm import IDLE, KEY, REFLEX, Driver, off_path, rest_after, simulated_loop, wait_for
 from tandem.bench.fci_server import FciServer, FciServerError, hardware_priority
 from tandem.bench.table import write_table
 from tandem.bench.wander import Wanderer
@@ -45,7 +47,11 @@ LATCHED = (Mode.STOPPED, Mode.FAULT)
 #: commands may be so far from samples of the certified path: their spacing [rad]; after lost cycles also what is carried along
 ON_PATH = 5e-4
 #: a trial that an unplanned stop spoils (a busy machine) is tried again so often
-TRIES = 5
+TRIES = 15
+#: a recovery counts when the arm moves again after this many steps at most: late commands may stop it anew in between
+RECOVERIES = 3
+#: commands so far apart from the injection show that the arm was still led [s]
+STILL_SENT = 0.05
 #: file that makes the clock of a loop step, see :func:`stepping`
 STEP_FILE = "TANDEM_BENCH_CLOCK_STEP"
 
@@ -78,6 +84,7 @@ class Bench:
     environment: dict[str, str] = field(default_factory=dict)
     client: FastLoopClient | None = None
     driver: Driver | None = None
+    announce: Callable[[CertifiedTrajectory, bool], None] = lambda plan, wanted: None
 
     def connect(self) -> FastLoopClient:
         """A new loop, once the arm can be had."""
@@ -93,7 +100,7 @@ class Bench:
                     raise
                 time.sleep(0.2)
         self.client = client
-        self.driver = Driver(client, self.wanderer)
+        self.driver = Driver(client, self.wanderer, announce=self.announce)
         return client
 
     def config(self) -> fast_loop.LoopConfig:
@@ -343,7 +350,7 @@ def run_trial(bench: Bench, fault: Fault) -> Trial | None:
     fault.undo(bench)
     if fault.restart:
         bench.connect()
-    trial.recovered = any(bench.resume() and bench.moving() for _ in range(TRIES))
+    trial.recovered = any(bench.resume() and bench.moving() for _ in range(RECOVERIES))
     assert bench.driver is not None
     bench.driver.hold()
     if fault.restart:
@@ -356,14 +363,38 @@ def run_trial(bench: Bench, fault: Fault) -> Trial | None:
 # ---- the owner's death ------------------------------------------------------------------------------------------------------
 
 
-def own(host: str, seed: int, patience: float) -> None:
-    """A process that owns a loop and keeps its arm wandering, as the bridge does; says the loop's process id and waits."""
-    bench = Bench(FciServer(host, patience), Wanderer(load_arm("fr3"), load_bounds(), KEY, seed))
-    client = bench.connect()
-    bench.moving()
-    sys.stdout.write(f"{client.pid}\n")
-    sys.stdout.flush()
-    threading.Event().wait()
+def own(host: str, seed: int, patience: float, plans: Path) -> None:
+    """A process that owns a loop and keeps its arm wandering, as the bridge does; says the loop's process id and waits.
+
+    What it is about to submit goes into the file ``plans`` first, what was refused once more, for whoever judges the motion
+    when it is dead.
+    """
+    with plans.open("ab", buffering=0) as file:
+
+        def announce(plan: CertifiedTrajectory, wanted: bool) -> None:
+            pickle.dump((plan, wanted), file)
+
+        bench = Bench(FciServer(host, patience), Wanderer(load_arm("fr3"), load_bounds(), KEY, seed), announce=announce)
+        client = bench.connect()
+        if not any(bench.resume() and bench.moving() for _ in range(TRIES)):
+            return
+        sys.stdout.write(f"{client.pid}\n")
+        sys.stdout.flush()
+        threading.Event().wait()
+
+
+def announced(file: Path) -> list[CertifiedTrajectory]:
+    """What :func:`own` has written and was not refused; the last one may have been cut."""
+    plans: dict[str, CertifiedTrajectory] = {}
+    with file.open("rb") as stream, contextlib.suppress(EOFError, pickle.UnpicklingError):
+        while True:
+            plan, wanted = pickle.load(stream)
+            digest = plan.proposal.trajectory.digest()
+            if wanted:
+                plans[digest] = plan
+            else:
+                del plans[digest]
+    return list(plans.values())
 
 
 def kill_owner(bench: Bench, seed: int) -> Trial | None:
@@ -371,7 +402,9 @@ def kill_owner(bench: Bench, seed: int) -> Trial | None:
     bench.disconnect()
     trial = Trial()
     command = [sys.executable, "-m", "tandem.bench.faults", "--own", bench.server.host, "--seed", str(seed)]
-    command += ["--patience", str(bench.server.patience)]
+    folder = tempfile.TemporaryDirectory(prefix="tandem-faults-")
+    plans = Path(folder.name) / "plans"
+    command += ["--patience", str(bench.server.patience), "--plans", str(plans)]
     owner = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
     assert owner.stdout is not None
     try:
@@ -388,15 +421,24 @@ def kill_owner(bench: Bench, seed: int) -> Trial | None:
         del gone
         trial.leaked = len(alive)
         wire = bench.server.recorded()
+        if not trial.leaked and not np.any(np.abs(wire.time - injected) < STILL_SENT):
+            return None  # it had stopped by itself
         trial.stopped_ms = rest_after(wire, injected) * 1e3
+        trial.off_path = off_path(wire, announced(plans))[0]
         speed = np.abs(np.diff(wire.q, axis=0)).max(1) * 1e3
-        trial.state = "fast loop came to rest and ended" if len(speed) and speed[-1] < 1e-3 else "motion cut off"
+        if len(speed) and speed[-1] < 1e-3:
+            trial.state = "fast loop came to rest and ended"
+        else:
+            # after lost cycles: stopped by the controller, or given up by the loop, whose controller then stops it
+            last = {REFLEX: "REFLEX", IDLE: "IDLE"}.get(int(wire.mode[-1]) if len(wire.mode) else -1)
+            trial.state = f"fast loop ended, arm {last}" if last else "motion cut off"
     finally:
         owner.kill()
         owner.wait()
         owner.stdout.close()
+        folder.cleanup()
     bench.connect()
-    trial.recovered = bench.resume() and bench.moving()
+    trial.recovered = any(bench.resume() and bench.moving() for _ in range(RECOVERIES))
     return trial
 
 
@@ -466,7 +508,8 @@ def run(
     notes = (
         "stopped, noticed: median / longest. stopped: from the injection until the arm stands; noticed: until the owner of the "
         "fast loop knows. off_path: commands from the certified path; carried: the same while commands led back after lost "
-        "cycles. recovered: by `franka/resume`, or by a new start where the loop or its owner had died."
+        f"cycles. recovered: by `franka/resume` (up to {RECOVERIES} times, where late commands stopped the arm anew), or by a "
+        "new start where the loop or its owner had died."
     )
     command = f"tandem bench faults{' --quick' if quick else f' --repeats {repeats}'}"
     write_table(out, rows, command=command, seeds=[seed], wall_s=time.monotonic() - began, notes=notes)
@@ -513,5 +556,6 @@ if __name__ == "__main__":
     parser.add_argument("--own", required=True)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--patience", type=float, default=0.0)
+    parser.add_argument("--plans", type=Path, required=True)
     arguments = parser.parse_args()
-    own(arguments.own, arguments.seed, arguments.patience)
+    own(arguments.own, arguments.seed, arguments.patience, arguments.plans)

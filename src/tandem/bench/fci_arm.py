@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import threading
 import time
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -29,6 +30,8 @@ KEY = b"benchmarks sign with this one"
 TRACKING = 0.03
 #: nor is its clock a certified one: on a busy machine it falls behind [s]
 MAX_DRIFT = 2.0
+#: robot modes (franka::RobotMode): no motion; in motion; stopped by itself
+IDLE, MOVE, REFLEX = 1, 2, 4
 
 
 def simulated_loop(arm: ArmModel, ip: str, *, patient: bool = False, **options: Any) -> LoopConfig:
@@ -132,14 +135,19 @@ def pieces(wire: Wire, played: list[CertifiedTrajectory]) -> list[Piece]:
 class Driver:
     """A fast loop with somebody who keeps its arm wandering: plans, certifies, submits, in a thread of its own.
 
+    ``announce`` is called with each plan before it is submitted, and once more, with False, when it was refused.
+
     Attributes:
         played: what was accepted since :meth:`forget`.
     """
 
-    def __init__(self, client: FastLoopClient, wanderer: Wanderer, lead: float = 0.12) -> None:
+    def __init__(
+        self, client: FastLoopClient, wanderer: Wanderer, lead: float = 0.12,
+        announce: Callable[[CertifiedTrajectory, bool], None] = lambda plan, wanted: None,
+    ) -> None:
         self.client, self.played = client, list[CertifiedTrajectory]()
         self._lock = threading.Lock()  #: both sides change the list
-        self._wanderer, self._lead = wanderer, lead
+        self._wanderer, self._lead, self._announce = wanderer, lead, announce
         self._ending, self._allowed = threading.Event(), threading.Event()
         self._thread = threading.Thread(target=self._drive, name="wander", daemon=True)
         self._thread.start()
@@ -159,11 +167,13 @@ class Driver:
                     continue
                 with self._lock:
                     self.played.append(plan)  # also where the answer does not come: it may be played
+                self._announce(plan, True)
                 if self.client.submit(plan).accepted:
                     switch = at
                 else:
                     with self._lock:
                         self.played = [p for p in self.played if p is not plan]  # arrays do not compare
+                    self._announce(plan, False)
             except FastLoopError:
                 continue  # the one who looks after the loop sees that for itself
 
@@ -176,9 +186,10 @@ class Driver:
         self._allowed.clear()
 
     def forget(self) -> None:
-        """Begin a new list of what was played; what may still be playing stays in it."""
+        """Begin a new list of what was played; what may still be playing, on a clock that may be late, stays in it."""
+        oldest = self.client.state().stamp - MAX_DRIFT
         with self._lock:
-            self.played = self.played[-3:]
+            self.played = [p for p in self.played if p.proposal.switch_time + p.proposal.trajectory.duration > oldest]
 
     def close(self) -> None:
         """End the thread, not the loop."""

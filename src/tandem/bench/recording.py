@@ -30,14 +30,21 @@ ARM_JOINTS = 7
 LEAD = 1.0
 #: messages sent one after the other on two topics may arrive in the other order, this far apart [s]
 AROUND = 0.03
+#: stamps so far from what ``/clock`` told are not by that clock [s]
+NEAR_CLOCK = 10.0
 
 
 @dataclass
 class Recording:
-    """Messages by topic (without namespace) in order of arrival: (time of arrival [s], message as rosbags decodes it)."""
+    """Messages by topic (without namespace) in order of arrival: (time of arrival [s], message as rosbags decodes it).
+
+    Where the nodes went by a clock of their own (topic ``/clock``), times of arrival are on that clock, which went ``pace`` times
+    as fast as the recording machine's.
+    """
 
     folder: Path
     topics: dict[str, list[tuple[float, Any]]] = field(default_factory=dict)
+    pace: float = 1.0
 
     def of(self, topic: str) -> list[tuple[float, Any]]:
         """Messages of ``topic``; none is no error."""
@@ -60,6 +67,24 @@ def read(folder: Path, namespace: str = "") -> Recording:
                 recording.topics.setdefault(name, []).append((stamp * 1e-9, message))
     except (AnyReaderError, OSError, ValueError) as error:
         raise InputError(f"{folder}: not a recording: {error}") from error
+    return on_its_clock(recording)
+
+
+def on_its_clock(recording: Recording) -> Recording:
+    """Times of arrival on the clock that the nodes went by."""
+    clock = recording.of("clock")
+    stamps = [seconds(m.header.stamp) for _, m in recording.of("franka/joint_states")]
+    if len(clock) < 2 or not stamps:
+        return recording
+    heard, told = np.array([t for t, _ in clock]), np.array([seconds(m.clock) for _, m in clock])
+    if stamps[0] > told[-1] + NEAR_CLOCK or stamps[-1] < told[0] - NEAR_CLOCK:
+        return recording  # somebody else's
+    for name, messages in recording.topics.items():
+        when = np.array([t for t, _ in messages])
+        # before the first and after the last word of it, as fast as the machine's
+        there = np.interp(when, heard, told) + np.minimum(when - heard[0], 0.0) + np.maximum(when - heard[-1], 0.0)
+        recording.topics[name] = [(float(t), m) for t, (_, m) in zip(there, messages, strict=True)]
+    recording.pace = float((told[-1] - told[0]) / (heard[-1] - heard[0]))
     return recording
 
 
@@ -130,23 +155,26 @@ def plans_of(recording: Recording) -> list[PlanRecord]:
         plan = PlanRecord(t, t, math.nan, math.nan, "no plan", "", False, math.nan, candidates=candidates_of(message))
         if own is not None:
             used.add(own)
-            plan = replace(_judged(infos[own], verdicts, switches), candidates=plan.candidates)
+            plan = replace(_judged(infos[own], verdicts, switches, recording.pace), candidates=plan.candidates)
         plans.append(plan)
         former = t
-    plans += [_judged(x, verdicts, switches) for i, x in enumerate(infos) if i not in used]
+    plans += [_judged(x, verdicts, switches, recording.pace) for i, x in enumerate(infos) if i not in used]
     for plan in plans:
-        near = min(work, key=lambda row: abs(row[0] - plan.time), default=None)
-        if near is not None:
-            plan.network_rows = int(near[1].get("network_rows", 0))
-            plan.potential_evals = int(near[1].get("potential_evals", 0))
+        # diagnostics tell of the last plan made: the first of them after this one
+        ended = plan.time + (plan.plan_ms * 1e-3 * recording.pace if math.isfinite(plan.plan_ms) else 0.0)
+        told = next((values for t, values in work if t >= ended), {})
+        plan.network_rows = int(told.get("network_rows", 0))
+        plan.potential_evals = int(told.get("potential_evals", 0))
     return sorted(plans, key=lambda p: p.time)
 
 
-def _judged(info: tuple[float, Any], verdicts: dict[str, tuple[float, Any]], switches: dict[str, float]) -> PlanRecord:
+def _judged(
+    info: tuple[float, Any], verdicts: dict[str, tuple[float, Any]], switches: dict[str, float], pace: float
+) -> PlanRecord:
     """A proposal with the filter's word on it."""
     t, message = info
     plan_ms = float(values_of(message).get("plan_ms", "nan"))
-    began = t - (plan_ms * 1e-3 if math.isfinite(plan_ms) else 0.0)
+    began = t - (plan_ms * 1e-3 * pace if math.isfinite(plan_ms) else 0.0)
     plan = PlanRecord(began, switches.get(message.hardware_id, t), plan_ms, math.nan, "planned", "no answer", False, math.nan)
     if message.hardware_id in verdicts:
         answer = verdicts[message.hardware_id][1]
@@ -249,4 +277,4 @@ def _truth(record: EpisodeRecord, recording: Recording, stamps: Array) -> None:
     inside = [t for t in truths if t["stamp"] >= stamps[0]]
     if len(inside) > 1 and inside[-1]["sim_time"] > inside[0]["sim_time"]:
         factor = (inside[-1]["sim_time"] - inside[0]["sim_time"]) / (inside[-1]["stamp"] - inside[0]["stamp"])
-        record.wall_s = record.duration / factor
+        record.wall_s = record.duration / (factor * recording.pace)

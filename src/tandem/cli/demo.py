@@ -39,6 +39,8 @@ from tandem.tasks.mug.memory import RETREAT
 
 #: the arm goes on for this long after success, so that the picture shows the lifted mug [s]
 AFTERWARDS = 1.5
+#: wall time that a simulated second may take before patience ends [s]
+SLOWEST = 5.0
 #: how a demo that reached its end says so
 DONE = "done"
 #: gripper narrower than this while the mug is low: it is being grasped [m]
@@ -61,10 +63,13 @@ SHOWN_RATES = {
 
 @dataclass(frozen=True)
 class DemoOptions:
-    """What to run. ``timeout`` counts from the first certified plan, ``start_timeout`` from the start [s]. ``resumes``: how often
+    """What to run.
+
+    ``timeout`` counts from the first certified plan [s, simulated], ``start_timeout`` from the start [s]. ``resumes``: how often
     the demo acts as the operator and resumes a stopped arm. ``backend``: "mujoco", or "fci": over the network interface of a
     simulated controller, with the scene simulated about it (:mod:`tandem.sim.twin`); ``patience``: how long that controller
-    waits for late answers [s]."""
+    waits for late answers [s].
+    """
 
     out: Path
     scene: str
@@ -138,7 +143,7 @@ class Watch:
         self.options = options
         self.began = time.monotonic()
         self.stops: list[str] = []
-        self._moving_since = math.inf
+        self._moving_since = self._simulated_since = math.inf
         self._lifted_since = math.inf
         self._stopped_since = math.inf
 
@@ -148,16 +153,17 @@ class Watch:
 
     def verdict(self, live: Live) -> str:
         """Why it is over; empty while it is not."""
-        now = time.monotonic()
+        now, simulated = time.monotonic(), float(live.truth.get("sim_time", 0.0))
         if live.certified:
             self._moving_since = min(self._moving_since, now)
+            self._simulated_since = min(self._simulated_since, simulated)
         if live.truth.get("lifted"):
             self._lifted_since = min(self._lifted_since, now)
         if now - self._lifted_since > AFTERWARDS:
             return DONE
         if live.mode == "FAULT" or (live.mode == "STOPPED" and len(self.stops) >= self.options.resumes):
             return f"the arm was stopped: {live.mode_text}"
-        if now - self._moving_since > self.options.timeout:
+        if simulated - self._simulated_since > self.options.timeout or now - self._moving_since > SLOWEST * self.options.timeout:
             return f"the mug was not lifted within {self.options.timeout:.0f} s"
         if not live.certified and self.elapsed() > self.options.start_timeout:
             return f"no plan was certified within {self.options.start_timeout:.0f} s"
@@ -251,7 +257,9 @@ def _controller(options: DemoOptions, scene: MugScene) -> Iterator[list[str]]:
     prefix = hardware_priority() if options.patience == 0.0 else ()
     with FciServer(host, options.patience, prefix, ("--start", *start)):
         patient = str(options.patience > 0.0).lower()
-        yield ["backend:=hardware", f"robot_ip:={host}", "enforce_realtime:=false", "twin:=true", f"patient:={patient}"]
+        # a controller that waits keeps a time of its own: everybody goes by it
+        slow = [f"patient:={patient}", f"use_sim_time:={patient}"]
+        yield ["backend:=hardware", f"robot_ip:={host}", "enforce_realtime:=false", "twin:=true", *slow]
 
 
 def run(options: DemoOptions, console: Console) -> int:

@@ -37,13 +37,15 @@ OPTION_HELP = {
     "trials": "At most so many of each measurement (0: all).",
     "methods": "Methods, separated by commas.",
     "boxes": "Numbers of boxes, separated by commas.",
-    "workers": "Parallel processes.",
+    "workers": "Parallel processes; with RAY_ADDRESS set jm2d uses that Ray cluster instead.",
+    "report": "Measure nothing: tables and plots of what is there already.",
     "resume": "Keep what is finished in the folder.",
     "device": "Torch device.",
     "steps": "Training steps.",
     "data": "File of demonstrations to train on (.npz of `tandem data import`); default: scripted ones.",
     "source": "Where those demonstrations are from and under what licence, for the manifest.",
     "blended": "Blends of demonstrations to add.",
+    "rounds": "Rounds of practice: train anew on the policy's own successes.",
 }
 
 

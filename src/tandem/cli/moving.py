@@ -82,8 +82,13 @@ class Mover:
         return self.operator.commitment().trajectory.q[-1].copy()
 
     def settle(self) -> None:
-        """Wait until what is committed has been played."""
+        """Wait until what is committed has been played.
+
+        Raises:
+            GraphError: the arm has stopped, or somebody else moves it.
+        """
         while (left := self.operator.commitment().end - self.operator.now()) > 0.0:
+            self.operator.must_be_alone()
             time.sleep(min(left, 0.1))
 
     # ---- along a way ----------------------------------------------------------------------------------------------------------
@@ -91,7 +96,7 @@ class Mover:
         """Move along a polyline (P, n) [rad] that begins where the arm rests, as far as that is certified; then rest.
 
         Raises:
-            GraphError: the arm has stopped, or a part of the graph is gone.
+            GraphError: the arm has stopped, a part of the graph is gone, or somebody else moves the arm.
         """
         length = float(np.linalg.norm(np.diff(way, axis=0), axis=1).sum())
         done, refused, switch = 0.0, 0, 0.0
@@ -100,6 +105,7 @@ class Mover:
             if self._interrupted():
                 said = "interrupted"
                 break
+            self.operator.must_be_alone()
             commitment, now = self.operator.commitment(), self.operator.now()
             switch = messages.quantise_time(max(switch, now + self._lead))
             plan = self._planner.along(commitment.state_at(switch), self._packed(now, switch), way, done)
@@ -223,7 +229,7 @@ def attached(operator: Operator, take_over: bool, timeout: float = 8.0) -> dict[
     """
     parameters = operator.attach(timeout)
     operator.commitment()
-    active = operator.planners()
+    active = operator.find_planners()
     if active and not take_over:
         names = ", ".join(active)
         raise GraphError(
@@ -231,4 +237,5 @@ def attached(operator: Operator, take_over: bool, timeout: float = 8.0) -> dict[
         )
     for planner in active:
         operator.deactivate(planner)
+    operator.claim()
     return parameters

@@ -66,6 +66,9 @@ class LoopConfig:
     max_drift: float = setting(
         0.05, "how far the arm's own clock may fall behind this machine's in motion", unit="s", lo=1e-3, hi=60.0
     )
+    own_clock: bool = setting(
+        False, "everybody follows the arm's clock: it is never set by this machine's, however far apart they get"
+    )
     catch_up: int = setting(20, "most cycles that are caught up on when late; more are skipped", lo=5, hi=500)
     spin: float = setting(6e-5, "how long before a deadline waiting turns from sleep to spin", unit="s", lo=0.0, hi=1e-3)
     priority: int = setting(50, "SCHED_FIFO priority to ask for; 0: none", lo=0, hi=98)
@@ -208,7 +211,7 @@ class FastLoop:
         finally:
             self.link.beat_loop(self._mono_ns())
         result = self.executor.resume(now, state.q, state.v)
-        if result.accepted:
+        if result.accepted and not self.config.own_clock:
             self._offset_ns = self._clock_offset()
             self.executor.rebase(self._offset_ns + self._zero_ns)
         return result
@@ -274,7 +277,7 @@ class FastLoop:
         if silent > self.config.owner_timeout:
             self.executor.stop(StopReason.PARENT, f"the process that owns the fast loop has been silent for {silent:.2f} s")
         limit = self.config.wall_step * 1e9
-        if abs(self._wall_ns() - mono - self._offset_ns) > limit:
+        if not self.config.own_clock and abs(self._wall_ns() - mono - self._offset_ns) > limit:
             step = self._clock_offset() - self._offset_ns
             if abs(step) > limit:
                 self.executor.stop(StopReason.CLOCK, f"the wall clock stepped by {step * 1e-9:.3f} s")
@@ -311,6 +314,8 @@ class FastLoop:
         In motion the two may drift apart: what is played stays on the arm's clock, and a drift that certificates do not allow for
         (the obstacles move on) stops the arm.
         """
+        if self.config.own_clock:
+            return deadline
         drift = self._mono_ns() - deadline
         if self.executor.waiting:
             if abs(drift) > max(_DRIFT_NS, 1.5e9 * self.config.executor.period):

@@ -7,6 +7,7 @@ and the reason shown; the fast loop checks all of it once more.
 from __future__ import annotations
 
 import dataclasses
+import ipaddress
 import json
 import time
 from collections.abc import Callable
@@ -16,6 +17,7 @@ from typing import Any
 import numpy as np
 from diagnostic_msgs.msg import DiagnosticStatus
 from rclpy.lifecycle import LifecycleState, TransitionCallbackReturn
+from rosgraph_msgs.msg import Clock
 from sensor_msgs.msg import JointState
 from std_msgs.msg import Float64MultiArray, String
 from std_srvs.srv import Trigger
@@ -47,6 +49,8 @@ BACKENDS = {
 ARM_LEVELS = {
     ArmState.MOVING: DiagnosticStatus.OK, ArmState.IDLE: DiagnosticStatus.WARN, ArmState.RECOVERING: DiagnosticStatus.WARN,
 }
+#: how often the arm's time is told on /clock [Hz]
+CLOCK_RATE = 100.0
 LATCHED = (Mode.STOPPING, Mode.STOPPED, Mode.FAULT)
 
 
@@ -77,6 +81,17 @@ class FrankaBridgeSettings(NodeSettings):
         0.05, "how far the clock of an arm that keeps its own may fall behind in motion; more only in simulation", unit="s",
         lo=1e-3, hi=60.0,
     )
+    publish_clock: bool = setting(
+        False, "publish the arm's time as /clock, for nodes with use_sim_time; for a simulated arm that keeps a time of its own"
+    )
+
+
+def _on_this_machine(address: str) -> bool:
+    """Whether nothing but a program on this machine can answer there."""
+    try:
+        return ipaddress.ip_address(address).is_loopback
+    except ValueError:
+        return False
 
 
 @dataclass(frozen=True)
@@ -94,7 +109,7 @@ class FrankaBridgeNode(TandemNode):
 
     In: ``safety_filter/certified`` with ``safety_filter/verdict``, ``safety_filter/guard`` (life sign), ``safety_filter/stop``.
     Out: ``franka/joint_states`` (measured), ``franka/commanded_joint_states``, ``franka/commitment``, ``franka/status``;
-    simulated arms: ``sim/world``, ``sim/truth``. Services: ``franka/resume``, ``franka/stop``.
+    simulated arms: ``sim/world``, ``sim/truth``, on request ``/clock``. Services: ``franka/resume``, ``franka/stop``.
     """
 
     settings_type = FrankaBridgeSettings
@@ -120,7 +135,7 @@ class FrankaBridgeNode(TandemNode):
         self._latched = False
         self._said = float("-inf")
         self._loop_fault = ""
-        self._world_said = float("-inf")
+        self._world_said = self._told_time = float("-inf")
         self._joints = self.speak(JointState, "franka/joint_states", SENSOR_QOS)
         self._commanded = self.speak(JointState, "franka/commanded_joint_states", SENSOR_QOS)
         self._commitment = self.speak(JointTrajectory, "franka/commitment", RELIABLE_QOS)
@@ -136,6 +151,9 @@ class FrankaBridgeNode(TandemNode):
         self.serve(Trigger, "franka/resume", self._on_resume)
         self.serve(Trigger, "franka/stop", self._on_operator_stop)
         self.timer(1.0 / s.state_rate, self._publish)
+        if s.publish_clock:
+            self._clock_topic = self.speak(Clock, "/clock", RELIABLE_QOS)
+            self.timer(1.0 / CLOCK_RATE, self._publish_clock)
 
     def _start_loop(self, arm: ArmModel) -> None:
         s = self.settings
@@ -149,6 +167,11 @@ class FrankaBridgeNode(TandemNode):
         entry = BACKENDS.get(s.backend, s.backend)
         if ":" not in entry:
             raise ConfigError(f"franka_bridge: parameter backend = {entry!r}: accepted: {', '.join(BACKENDS)} or module:callable")
+        if s.publish_clock and not (s.backend in ("fci", "twin") and _on_this_machine(str(options.get("ip", "")))):
+            raise ConfigError(
+                "franka_bridge: parameter publish_clock = true: only for a controller that is simulated on this machine (fci or "
+                "twin, its address in 127.0.0.0/8); a real arm goes by this machine's clock"
+            )
         if s.backend == "loopback":
             options = {"q": arm.home.tolist(), **options}
         elif s.backend == "mujoco":
@@ -163,16 +186,16 @@ class FrankaBridgeNode(TandemNode):
             if s.backend == "twin":
                 about = {"scene": s.scene, "seed": s.seed, "fci": options}
                 config = dataclasses.replace(config, backend=entry, backend_options=about)
-            config = dataclasses.replace(config, max_drift=s.max_drift)
+            config = dataclasses.replace(config, max_drift=s.max_drift, own_clock=s.publish_clock)
         else:
             executor = ExecutorConfig.for_arm(arm, tracking)
             config = LoopConfig(backend=entry, backend_options=options, executor=executor, priority=s.priority, cpu=s.cpu)
         config = dataclasses.replace(config, owner_timeout=s.owner_timeout)
-        if s.backend == "mujoco":
-            # simulated time stands still while the loop is held up: on a busy machine it may catch up instead of stopping, and
-            # this process may be slow while the whole graph starts beside it
-            executor = dataclasses.replace(executor, latch_step=0.5)
-            config = dataclasses.replace(config, executor=executor, catch_up=200, owner_timeout=max(3.0, s.owner_timeout))
+        if s.backend in ("mujoco", "loopback"):
+            # there is no arm that moves on while the loop is held up: on a busy machine it may catch up instead of stopping
+            config = dataclasses.replace(config, executor=dataclasses.replace(executor, latch_step=0.5), catch_up=200)
+        if s.backend == "mujoco":  # this process may be slow while the whole graph starts beside it
+            config = dataclasses.replace(config, owner_timeout=max(3.0, s.owner_timeout))
         self._client = FastLoopClient(config, self._key, fds)
         self._client.start()
 
@@ -344,6 +367,14 @@ class FrankaBridgeNode(TandemNode):
         if state.world.size and now - self._world_said >= 1.0 / self.settings.world_rate:
             self._world_said = now
             self._publish_world(state)
+
+    def _publish_clock(self) -> None:
+        if self._client is None or self._client.fault():
+            return
+        stamp = self._client.state().stamp
+        if stamp > self._told_time:  # time that stands still or goes back would end what waits for it
+            self._told_time = stamp
+            self._clock_topic.publish(Clock(clock=messages.stamp_from_seconds(stamp)))
 
     def _publish_world(self, state: LoopState) -> None:
         """The simulated world for the camera, and the truth for scoring (nothing that decides may listen to it)."""

@@ -34,6 +34,10 @@ from tandem.nodes.base import RELIABLE_QOS, SENSOR_QOS, command_qos
 
 #: how old the executor's word may be [s]
 FRESH = 0.5
+#: how long is looked for planners that discovery has not shown yet, and what a planner may still have under way [s]
+DISCOVERY, UNDER_WAY = 1.5, 1.0
+#: how long a publisher may stay without its node's name [s], and the name that rmw gives it until then
+NAMELESS, UNKNOWN_NODE = 6.0, "_NODE_NAME_UNKNOWN_"
 #: ends of motions closer than this are one [s]: times near 2e9 s have a resolution of 2.4e-7 s
 SAME = 1e-4
 #: what an operator must know of the filter, so that he proposes what it can certify
@@ -79,6 +83,9 @@ class Operator:
         self._status: DiagnosticStatus | None = None
         self._scene: markers.SceneKeeper | None = None
         self._verdicts: dict[str, DiagnosticStatus] = {}
+        self._own: set[str] = set()  #: digests of what was proposed here
+        self._foreign: tuple[float, str] = (float("-inf"), "")  #: when a verdict on another's proposal came, and its name
+        self._claimed = float("inf")
 
     def __enter__(self) -> Operator:
         transport.prepare()
@@ -183,18 +190,56 @@ class Operator:
                 self._changed.wait(0.02)
         return True
 
-    def planners(self) -> list[str]:
-        """Full names of the nodes that propose motions at present: active planners, and whatever has no lifecycle."""
+    def claim(self) -> None:
+        """From now on nobody else is expected to propose motions; see :meth:`must_be_alone`."""
+        self._claimed = self.now() + UNDER_WAY
+
+    def must_be_alone(self) -> None:
+        """Raise GraphError if somebody else has proposed motions since :meth:`claim`: the arm would not go where it is led."""
+        with self._changed:
+            heard, name = self._foreign
+        if heard > self._claimed:
+            raise GraphError(f"somebody else proposes motions ({name or 'unnamed'}); end that node, or give --take-over")
+
+    def find_planners(self) -> list[str]:
+        """Full names of the nodes that propose motions at present, given the time that discovery may take.
+
+        A publisher may be known before its node's name is, and for a moment after its node has ended; it is asked again
+        until it has a name or is gone.
+
+        Raises:
+            GraphError: one stays nameless for :data:`NAMELESS`; it can be neither asked nor deactivated.
+        """
+        begun = time.monotonic()
+        while True:
+            active, nameless = self.planners()
+            waited = time.monotonic() - begun
+            if not nameless and (active or waited > DISCOVERY):
+                return active
+            if nameless and waited > NAMELESS:
+                topic = self._node.resolve_topic_name("planner/proposal")
+                raise GraphError(f"something that is no ROS node publishes on {topic}: end it, then try again")
+            time.sleep(0.1)
+
+    def planners(self) -> tuple[list[str], int]:
+        """Full names of the nodes known to propose motions now: active planners, and whatever has no lifecycle.
+
+        Returns:
+            The names; the number of publishers of proposals whose node is not known (yet).
+        """
         own = self._node.get_fully_qualified_name()
-        found = []
+        found, nameless = set(), 0
         for info in self._node.get_publishers_info_by_topic(self._node.resolve_topic_name("planner/proposal")):
+            if info.node_name == UNKNOWN_NODE:
+                nameless += 1
+                continue
             name = f"{info.node_namespace.rstrip('/')}/{info.node_name}"
             if name == own:
                 continue
             state = self._ask(GetState, f"{name}/get_state", GetState.Request(), 2.0)
             if state is None or state.current_state.id == State.PRIMARY_STATE_ACTIVE:
-                found.append(name)
-        return sorted(set(found))
+                found.add(name)
+        return sorted(found), nameless
 
     def deactivate(self, planner: str) -> None:
         """Deactivate a planner's node; it stays so.
@@ -226,6 +271,8 @@ class Operator:
 
     def _on_verdict(self, msg: DiagnosticStatus) -> None:
         with self._changed:
+            if msg.hardware_id not in self._own:
+                self._foreign = (self.now(), str(messages.values_of(msg).get("name", "")))
             self._verdicts[msg.hardware_id] = msg
             while len(self._verdicts) > 32:
                 del self._verdicts[next(iter(self._verdicts))]
@@ -282,6 +329,8 @@ class Operator:
             GraphError: neither filter nor bridge says anything of it.
         """
         digest, end = proposal.trajectory.digest(), proposal.switch_time + proposal.trajectory.duration
+        with self._changed:
+            self._own.add(digest)
         self._infos.publish(messages.info_to_status(proposal, 0.0))
         self._proposals.publish(messages.proposal_to_msg(proposal, self._names))
         patience = max(proposal.switch_time - self.now(), 0.0) + 1.0

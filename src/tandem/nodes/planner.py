@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import importlib
+import inspect
 import json
 import threading
 import time
@@ -40,8 +41,9 @@ LATCHED = ("STOPPING", "STOPPED", "FAULT")
 class PlannerSettings(NodeSettings):
     """Parameters of the planner node."""
 
-    planner: str = setting("tandem.tasks.mug.planner:MugPlanner.load", "module:callable (sampler, seed) that makes the planner")
+    planner: str = setting("tandem.tasks.mug.planner:MugPlanner.load", "module:callable (sampler, seed, bounds) that makes it")
     sampler: str = setting("default", "sampler configuration in config/samplers, without .yaml")
+    bounds: str = setting("default", "bounds in config/safety, without .yaml: those of the safety filter")
     seed: int = setting(0, "seed of all randomness", lo=0, hi=2**31 - 1)
     plan_time: float = setting(0.6, "kept for planning, transport and certification before a switch", unit="s", lo=0.02, hi=10.0)
     reserve: float = setting(0.18, "part of plan_time that is left for what comes after sampling", unit="s", lo=0.0, hi=5.0)
@@ -83,8 +85,8 @@ class Planner(Protocol):
         ...
 
 
-def load_planner(name: str, sampler: str, seed: int) -> Planner:
-    """Call ``module:callable`` with sampler and seed.
+def load_planner(name: str, sampler: str, seed: int, bounds: str) -> Planner:
+    """Call ``module:callable`` with sampler, seed and the bounds that the filter certifies by.
 
     Raises:
         ConfigError: no such module or callable.
@@ -96,7 +98,11 @@ def load_planner(name: str, sampler: str, seed: int) -> Planner:
             found = getattr(found, part)
     except (ImportError, AttributeError, ValueError) as error:
         raise ConfigError(f"planner: parameter planner = {name!r}: {error}; accepted: module:callable") from error
-    made: Planner = found(sampler=sampler, seed=seed)
+    try:
+        inspect.signature(found).bind(sampler=sampler, seed=seed, bounds=bounds)
+    except TypeError as error:
+        raise ConfigError(f"planner: parameter planner = {name!r}: {error}; called with sampler, seed and bounds") from error
+    made: Planner = found(sampler=sampler, seed=seed, bounds=bounds)
     return made
 
 
@@ -128,7 +134,7 @@ class PlannerNode(TandemNode):
     def setup(self) -> None:
         """Load the planner, connect, start the planning thread."""
         s = self.settings
-        self._planner = load_planner(s.planner, s.sampler, s.seed)
+        self._planner = load_planner(s.planner, s.sampler, s.seed, s.bounds)
         self._scene = markers.SceneKeeper(self.names.base, s.obstacle_max_age, s.obstacles_required, fixed=(TABLE,))
         self._pose: ObjectPose | None = None
         self._commitment: Commitment | None = None

@@ -30,6 +30,7 @@ from rclpy.utilities import remove_ros_args
 from rosbags.interfaces import Connection
 from rosbags.rosbag2 import StoragePlugin, Writer
 from rosbags.typesys import Stores, get_typestore
+from rosgraph_msgs.msg import Clock
 from sensor_msgs.msg import CameraInfo, Image, JointState
 from std_msgs.msg import String
 from trajectory_msgs.msg import JointTrajectory
@@ -85,6 +86,7 @@ TOPICS = (
     Topic("franka/status", DiagnosticStatus),
     Topic("sim/truth", String, reliable=False),
     Topic("/diagnostics", DiagnosticArray),
+    Topic("/clock", Clock),
 )
 
 

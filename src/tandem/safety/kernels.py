@@ -148,7 +148,8 @@ class Work(NamedTuple):
     time, ball, obstacle or -1 - other ball. ``killer`` (KILLERS, 3): such ends of a head's earlier backups, tried first on the
     next.
     ``todo_env`` (., Q * O) part * O + obstacle and ``todo_own`` (., P): pairs to begin with, row 0 all of them, row i + 1
-    those of the i-th interval of a head's backups, the last LANES rows those of one lane each; ``todo`` (., 2) their numbers.
+    those of the i-th interval of a head's backups, the last LANES rows (of ``todo_own``) those of one lane each; ``todo`` (., 2)
+    their numbers.
     """
 
     frame: Array
@@ -180,7 +181,7 @@ def make_work(arm: ArmArrays, scene: SceneArrays, bounds: BoundArrays, knots: in
     env = balls * obstacles
     rows = bounds.levels + 1
     lists = tops + 1 + (LANES if tops > 0 else 0)
-    todo_env = np.empty((lists, parts * obstacles), np.int64)
+    todo_env = np.empty((tops + 1, parts * obstacles), np.int64)
     todo_own = np.empty((lists, arm.pairs.shape[0]), np.int64)
     todo = np.zeros((lists, 2), np.int64)
     for part in range(parts):
@@ -383,25 +384,13 @@ def place(
 
 
 @njit(cache=True, error_model="numpy")
-def travel(joint: Array, frame: Array, chord: Array, x: float, y: float, z: float, link: int, base: int) -> float:
-    """Bound on the displacement of a point of ``link``, at (x, y, z) for q = c, in the frame of link ``base``."""
-    total = 0.0
-    for j in range(link - 1, base - 1, -1):
-        if joint[j, J_SLIDES] != 0.0:
-            total += chord[j]
-            continue
-        dx, dy, dz = x - frame[j + 1, 9], y - frame[j + 1, 10], z - frame[j + 1, 11]
-        ux, uy, uz = frame[j + 1, 2], frame[j + 1, 5], frame[j + 1, 8]
-        cx, cy, cz = dy * uz - dz * uy, dz * ux - dx * uz, dx * uy - dy * ux
-        total += chord[j] * (math.sqrt(cx * cx + cy * cy + cz * cz) + total)
-    return total
-
-
-@njit(cache=True, error_model="numpy")
 def travel_around(
     joint: Array, frame: Array, chord: Array, x: float, y: float, z: float, link: int, base: int, width: float
 ) -> float:
-    """:func:`travel` of any point of ``link`` within ``width`` [m] of (x, y, z): from no axis is it more than that farther."""
+    """Bound on the displacement of any point of ``link`` within ``width`` [m] of (x, y, z) for q = c, in the frame of ``base``.
+
+    From no axis is it more than ``width`` farther than (x, y, z) is.
+    """
     total = 0.0
     for j in range(link - 1, base - 1, -1):
         if joint[j, J_SLIDES] != 0.0:
@@ -412,6 +401,12 @@ def travel_around(
         cx, cy, cz = dy * uz - dz * uy, dz * ux - dx * uz, dx * uy - dy * ux
         total += chord[j] * (math.sqrt(cx * cx + cy * cy + cz * cz) + width + total)
     return total
+
+
+@njit(cache=True, error_model="numpy")
+def travel(joint: Array, frame: Array, chord: Array, x: float, y: float, z: float, link: int, base: int) -> float:
+    """Bound on the displacement of a point of ``link``, at (x, y, z) for q = c, in the frame of link ``base``."""
+    return travel_around(joint, frame, chord, x, y, z, link, base, 0.0)
 
 
 @njit(cache=True, error_model="numpy")
@@ -581,6 +576,12 @@ def note(best: Array, at: int, low: float, time: float, link: float, other: floa
         best[at], best[at + 1], best[at + 2], best[at + 3] = low, time, link, other
 
 
+@njit(cache=True, inline="always", error_model="numpy")
+def sure(low: float) -> float:
+    """A lower bound, -inf for NaN: what cannot be computed is not clear."""
+    return low if low == low else -math.inf
+
+
 @njit(cache=True, error_model="numpy")
 def keep_env(
     w: Work, bounds: BoundArrays, s: int, o: int, pair: int, link: float, low: float, middle: float, t: float, full: bool,
@@ -591,6 +592,7 @@ def keep_env(
     Done (noted), or kept at ``level`` for the next. True: they touch, or this is the finest interval: the search ends.
     """
     best, counts = w.best, w.counts
+    low, middle = sure(low), sure(middle)
     best[8] = min(best[8], middle)
     bar = max(bounds.clearance, best[8]) if full else bounds.clearance
     if low >= bar or level == bounds.levels or (not full and middle < bar):
@@ -610,6 +612,7 @@ def keep_own(
 ) -> bool:
     """:func:`keep_env` for balls i and j of the arm, ``gap`` apart at the middle."""
     best, counts = w.best, w.counts
+    low, gap = sure(low), sure(gap)
     best[8] = min(best[8], gap)
     bar = max(0.0, best[8]) if full else 0.0
     if low >= bar or level == bounds.levels or (not full and gap < 0.0):
@@ -1087,8 +1090,8 @@ class Lanes(NamedTuple):
     frames for q = c, ``part`` (4 Q) centre and travel, ``gap`` (1), ``near`` (6) scratch of :func:`lane_near`, ``alive`` (1) 1
     or 0. ``placed`` (Q, 2) whether the part's rows hold this interval, and its balls' rows, ``ball`` (4 S), whose travel is a
     bound for all balls of the part; ``spread`` (Q, 8) least and greatest of each of a part's rows. ``env`` (LANES, S * O) lists
-    ball * O + obstacle not clear as a whole, ``listed``
-    (LANES,) how many. ``segment`` (LANES, 5, n, 4) as in :class:`Work`, and ``built`` (LANES,) whether it is there.
+    ball * O + obstacle not clear as a whole, ``listed`` (LANES,) how many. ``segment`` (LANES, 5, n, 4) as in :class:`Work`, and
+    ``built`` (LANES,) whether it is there.
     """
 
     k: Array

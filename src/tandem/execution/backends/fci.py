@@ -42,6 +42,8 @@ NEAR = 0.01
 TORQUE_RATE = 999.0
 #: states looked at before control is taken again
 SETTLING = 60
+#: what libfranka says when a safety function (user stop, for one) has ended a motion
+SAFETY_FUNCTION = "safety function"
 #: cycles of a motion before its success rate counts
 SETTLED = 200
 #: cycles between looks at the gripper; least change of width that is sent on [m]
@@ -307,7 +309,10 @@ class FciBackend:
         self._control = None
         if isinstance(error, (self._lib.ControlException, self._lib.CommandException, self._lib.InvalidOperationException)):
             try:
-                self._read_state()
+                for _ in range(SETTLING):  # a safety function's mode may show some states after it has ended the motion
+                    self._read_state()
+                    if self._mode is not ArmState.IDLE or SAFETY_FUNCTION not in said:
+                        break
             except Exception as second:
                 said = str(second)
             else:

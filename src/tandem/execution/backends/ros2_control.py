@@ -38,8 +38,6 @@ BACKEND = "tandem.execution.backends.ros2_control:make"
 REST = 1e-7
 #: least progress of the loop's time in a cycle [s]
 STEP = 1e-6
-#: where what was commanded last is further than this from where the arm is, the measured joints are held instead [rad]
-NEAR = 0.02
 _COURSE = struct.Struct("<dii")
 _BUFFER = 1 << 20
 
@@ -55,6 +53,10 @@ class Ros2ControlOptions:
     rate: float = setting(100.0, "measurements taken a second; the controller may send more", unit="Hz", lo=20.0, hi=1000.0)
     connect_timeout: float = setting(20.0, "wait for the controller at the start", unit="s", lo=0.1, hi=600.0)
     silence: float = setting(0.25, "silence of the joint states that stops the arm", unit="s", lo=0.02, hi=2.0)
+    near: float = setting(
+        1e-3, "how near the arm must be, after a stop, to what was commanded last for that to be held, not what is measured; set "
+        "by the bridge: half the tracking bound", unit="rad", lo=0.0, hi=0.1,
+    )
     fd: int = setting(-1, "descriptor of the socket; set by the bridge", lo=-1)
     joints: int = setting(7, "number of joints; set by the bridge", lo=1, hi=8)
 
@@ -225,7 +227,7 @@ class Ros2Control:
         self._clock, self._silent, self._lost, self._last = self._state.stamp, 0.0, False, time.monotonic()
         self._before = None
         q = self._state.q
-        if self._commanded is not None and np.abs(self._commanded - q).max() <= NEAR:
+        if self._commanded is not None and np.abs(self._commanded - q).max() <= self.options.near:
             q = self._commanded
         return BackendState(q.copy(), self._state.v, self._state.width, now)
 
@@ -263,6 +265,7 @@ def loop_config(
         executor, period=period, max_step=2.0 * options.silence, stale_after=2.0 * options.silence,
         latch_step=2.0 * options.silence, debounce=max(0.02, 2.5 * period),
     )
+    options = replace(options, near=0.5 * float(np.min(tracking)))
     return LoopConfig(
         backend=BACKEND, backend_options=to_dict(options), executor=executor, priority=priority, cpu=cpu, owner_timeout=1.0
     )

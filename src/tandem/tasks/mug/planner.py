@@ -72,8 +72,12 @@ class MugPlanner:
         return self._memory.kept
 
     @classmethod
-    def load(cls, sampler: str = "default", seed: int = 0, config: str = "mug", device: str = "cpu") -> MugPlanner:
+    def load(
+        cls, sampler: str = "default", seed: int = 0, config: str = "mug", device: str = "cpu", bounds: str = ""
+    ) -> MugPlanner:
         """A planner with the shipped policy and the sampler of ``config/samplers/<sampler>.yaml``.
+
+        ``bounds``: name in ``config/safety`` of what its plans will be certified by; empty: the task's.
 
         Raises:
             ConfigError: a file is missing or malformed, or the weights do not match their manifest.
@@ -83,9 +87,8 @@ class MugPlanner:
         family = BackupFamily(k_max=(task.backup_peak,) * arm.n)
         method = load_sampler(sampler)
         denoiser = load_policy(task, device)
-        planner = cls(
-            arm, load_bounds(task.safety), family, task, denoiser, method, seed=seed, certified_only=method.name != "policy"
-        )
+        certified = load_bounds(bounds or task.safety)
+        planner = cls(arm, certified, family, task, denoiser, method, seed=seed, certified_only=method.name != "policy")
         planner.warm_up()
         return planner
 
