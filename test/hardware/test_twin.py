@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import time
 from dataclasses import replace
 
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 
 pytest.importorskip("pylibfranka")
 pytest.importorskip("mujoco")
@@ -33,23 +35,41 @@ class TwinRig(Rig):
         self.client = FastLoopClient(replace(config, backend=BACKEND, backend_options=about), KEY)
 
 
+def gap(rig: Rig) -> float:
+    """Between the scene's arm and the measured one, by joint [rad]."""
+    state = rig.client.state()
+    return float(np.abs(WorldReport.of(state.world).qpos[:7] - state.q).max())
+
+
+def off(course: NDArray[np.float64], q: NDArray[np.float64]) -> float:
+    """Distance [rad] of ``q`` (7,) from the way through ``course`` (N >= 2, 7)."""
+    a, step = course, np.diff(course, axis=0)
+    along = np.einsum("ij,ij->i", q - a[:-1], step) / np.maximum(np.einsum("ij,ij->i", step, step), 1e-18)
+    return float(np.linalg.norm(q - a[:-1] - np.clip(along, 0.0, 1.0)[:, None] * step, axis=1).min())
+
+
 def test_the_scene_follows_the_arm_and_what_is_sent_stays_the_certified_motion(server: FciServer, arm: ArmModel) -> None:
     server.ask("mode", mode="execution")
     with TwinRig(arm, HOST) as rig:
         first = WorldReport.of(rig.client.state().world)
         server.record()
-        gaps = []
+        arm_at, scene_at = [rig.client.state().q], [first.qpos[:7]]
         rig.move(2.0)
         end = rig.played[-1].proposal.switch_time + rig.played[-1].proposal.trajectory.duration
         while (state := rig.client.state()).stamp < end + 0.05:
             assert state.mode < Mode.STOPPING, state.text
-            gaps.append(np.abs(WorldReport.of(state.world).qpos[:7] - state.q).max())
+            arm_at.append(state.q)
+            scene_at.append(WorldReport.of(state.world).qpos[:7])
+            time.sleep(0.002)
         wire = server.recorded()
         last = WorldReport.of(state.world)
         assert state.arm.state is ArmState.MOVING and state.arm.reflexes == 0
         found = pieces(wire, rig.played)
         assert found and max(p.error for p in found) < 1e-6, "the scene changes nothing of what is sent"
-        assert max(gaps) < 0.01 and np.abs(last.qpos[:7] - state.q).max() < 2e-3
+        # on a busy machine the scene is some way behind, but on the way that the arm has gone
+        course = np.stack(arm_at)
+        assert max(off(course[: n + 1], q) for n, q in enumerate(scene_at) if n) < 0.01
+        rig.until(lambda: gap(rig) < 2e-3)
         assert np.abs(last.qpos[:7] - first.qpos[:7]).max() > 0.01, "it has moved"
         assert np.abs(last.qpos[9:12] - first.qpos[9:12]).max() < 1e-3 and not last.lifted, "the mug has not"
         assert last.time > first.time
@@ -58,4 +78,4 @@ def test_the_scene_follows_the_arm_and_what_is_sent_stays_the_certified_motion(s
         assert "joint_reflex" in rig.stopped()
         rig.resume()
         rig.until(lambda: rig.client.state().arm.state is ArmState.MOVING)
-        assert np.abs(WorldReport.of(rig.client.state().world).qpos[:7] - rig.client.state().q).max() < 5e-3
+        rig.until(lambda: gap(rig) < 5e-3)
