@@ -15,9 +15,10 @@ pytest.importorskip("pylibfranka")
 
 from hardware.conftest import HOST, PATIENCE, Rig
 
-from tandem.bench.fci_arm import KEY, certified_error, simulated_loop
+from tandem.bench.fci_arm import KEY, MOVE, REFLEX, certified_error, simulated_loop
 from tandem.bench.fci_server import FciServer, Wire
 from tandem.execution.client import FastLoopClient, FastLoopError
+from tandem.execution.fci import details
 from tandem.execution.types import ArmState, CertifiedTrajectory, Mode, StopReason, SubmitCode
 from tandem.robots.model import ArmModel
 
@@ -92,6 +93,22 @@ def test_a_reflex_stays_until_an_operator_resumes(server: FciServer, rig: Rig) -
     state = rig.client.state()
     assert state.arm.recoveries == 1 and np.abs(state.command_q - state.q).max() < 0.02
     rig.moving()
+
+
+def test_the_whole_state_is_handed_on_where_it_is_asked_for(server: FciServer, arm: ArmModel) -> None:
+    server.ask("mode", mode="execution")
+    with Rig(arm, HOST, gripper=False) as rig:
+        assert rig.client.details() == b"", "nobody has asked"
+    with Rig(arm, HOST, gripper=False, details=True) as rig:
+        rig.moving()
+        rig.until(lambda: details.decode(rig.client.details()).mode == MOVE)
+        said = details.decode(rig.client.details())
+        assert np.abs(said.fields["q"] - rig.client.state().q).max() < 0.1 and said.current_errors == ()
+        server.ask("reflex", name="joint_reflex")
+        rig.stopped()
+        rig.until(lambda: details.decode(rig.client.details()).mode == REFLEX)
+        assert "joint_reflex" in details.decode(rig.client.details()).current_errors
+        rig.resume()
 
 
 def test_the_user_stop_and_the_wrong_mode_are_refused_until_they_end(server: FciServer, rig: Rig) -> None:

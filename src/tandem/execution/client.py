@@ -192,6 +192,15 @@ class FastLoopClient:
             raise FastLoopError("the fast loop has not published its state")
         return decode_state(data)
 
+    def details(self) -> bytes:
+        """All that the arm said of itself last, in its backend's own form; empty where it says nothing.
+
+        Raises:
+            FastLoopError: not running.
+        """
+        with self._lock:
+            return self._open().details.read() or b""
+
     def commitment(self) -> Commitment:
         """What the arm will do if nothing new arrives, on the wall clock.
 
