@@ -8,6 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
+import psutil
 import pytest
 from integration.graph import NAMES, START, Graph, ball
 from integration.scripted import swing
@@ -56,6 +57,19 @@ def test_filter_is_killed(graph: Graph) -> None:
     graph.start("safety_filter")
     graph.wait(graph.moving, "a new filter goes on", START)
     resume_works(graph)
+    graph.assert_only_certified()
+
+
+def test_fast_loop_is_killed(graph: Graph) -> None:
+    graph.start_core()
+    loops = [p for p in psutil.Process(graph.processes["franka_bridge"].pid).children(recursive=True) if p.is_running()]
+    assert loops, "the fast loop has a process of its own"
+    killed = time.time()
+    loops[0].kill()
+    graph.wait(lambda: graph.said("franka_bridge: fast loop", "start it again", killed), "the reason and the step are shown")
+    assert "start it again" in (graph.folder / "franka_bridge.log").read_text()
+    answer = graph.call("franka/resume")
+    assert not answer.success and "start it again" in answer.message, "without a loop nothing goes on"
     graph.assert_only_certified()
 
 

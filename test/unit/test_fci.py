@@ -11,7 +11,8 @@ import pytest
 from tandem.core.config import from_dict
 from tandem.core.errors import ConfigError
 from tandem.core.paths import share_dir
-from tandem.execution.backends.fci import make
+from tandem.execution.backends.base import BackendError
+from tandem.execution.backends.fci import SETTLED, make
 from tandem.execution.fci.config import FciOptions, load_profile
 from tandem.execution.fci.faults import connection_text, reflex_text
 from tandem.execution.fci.rejoin import FARTHEST, PERIOD, Rejoin
@@ -126,6 +127,35 @@ def test_errors_in_words() -> None:
     assert "update pylibfranka" in new
     assert "activate FCI" in connection_text("10.0.0.1", "Connection to FCI refused.")
     assert "PREEMPT_RT" in connection_text("10.0.0.1", "libfranka: Running kernel does not have realtime capabilities.")
+
+
+def test_too_many_cycles_answered_late_stop_the_arm() -> None:
+    """The share that the arm reports, once the motion is settled; a few lost cycles are no reason."""
+    pytest.importorskip("pylibfranka")
+    backend, cycles = make({"ip": "127.0.0.1", "min_success_rate": 0.8}), 0
+
+    def ask(rate: float, count: int) -> str:
+        nonlocal cycles
+        for _ in range(count):
+            cycles += 1
+            time = SimpleNamespace(to_sec=lambda at=1e-3 * cycles: at)
+            mode = SimpleNamespace(name="Move")
+            zero = [0.0] * 7
+            state = SimpleNamespace(robot_mode=mode, q=zero, dq=zero, control_command_success_rate=rate, time=time)
+            backend._control = SimpleNamespace(readOnce=lambda s=state: (s, None))
+            backend.wait()
+            try:
+                backend.read(1e-3 * cycles)
+            except BackendError as error:
+                assert not error.halted, "the arm still follows: along the certified path to rest"
+                return str(error)
+        return ""
+
+    backend._robot = SimpleNamespace()
+    assert ask(0.5, SETTLED) == "", "the share means nothing in the first cycles"
+    assert ask(0.95, 300) == ""
+    assert "CPU isolation" in ask(0.7, 10)
+    assert ask(0.7, SETTLED) == "", "it counts anew after the stop"
 
 
 @pytest.mark.parametrize(("modes", "said", "text"), [

@@ -244,7 +244,8 @@ class FastLoopClient:
             return SubmitResult(SubmitCode.QUEUE_FULL, "the fast loop's inbox is full")
         limit = time.monotonic() + timeout
         while (result := self.reply(number)) is None:
-            if time.monotonic() > limit:
+            ended = self._process is not None and self._process.poll() is not None
+            if ended or time.monotonic() > limit:
                 raise FastLoopError(self.fault() or f"no answer from the fast loop within {timeout} s")
             time.sleep(0.0003)
         return result

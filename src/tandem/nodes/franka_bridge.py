@@ -53,6 +53,8 @@ ARM_LEVELS = {
 }
 #: how often the arm's time is told on /clock [Hz]
 CLOCK_RATE = 100.0
+#: what to do where the fast loop has ended or hangs
+GONE = "nothing commands the arm, which has stopped itself; if this stays, end the launch and start it again"
 LATCHED = (Mode.STOPPING, Mode.STOPPED, Mode.FAULT)
 
 
@@ -331,7 +333,7 @@ class FrankaBridgeNode(TandemNode):
         try:
             result = request(self._client)
         except FastLoopError as error:
-            return False, str(error)
+            return False, f"{error}; {GONE}" if self._client.fault() else str(error)
         return result.accepted, result.text or result.code.name
 
     def _on_resume(self, request: Trigger.Request, response: Trigger.Response) -> Trigger.Response:
@@ -348,6 +350,8 @@ class FrankaBridgeNode(TandemNode):
         if self._client is None:
             return
         fault = self._client.fault()
+        if fault and not self._loop_fault:
+            self.get_logger().error(f"{fault}; {GONE}")
         self._loop_fault = fault
         if fault:
             return
@@ -436,7 +440,8 @@ class FrankaBridgeNode(TandemNode):
                 "realtime": state.realtime, "state_age_s": f"{time.time() - state.stamp:.3f}",
             }
             level = DiagnosticStatus.ERROR if self._loop_fault else DiagnosticStatus.OK
-            out.append(self.report("fast loop", level, self._loop_fault or "cycles at 1 kHz", values))
+            text = f"{self._loop_fault}; {GONE}" if self._loop_fault else "cycles at 1 kHz"
+            out.append(self.report("fast loop", level, text, values))
             if state.arm.state is not ArmState.UNREPORTED:
                 out.append(self._arm_status(state))
         recent = self._taken.last_rejection if now - self._taken.last_rejection_time < 3.0 else ""
