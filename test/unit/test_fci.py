@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+import socket
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -116,6 +118,24 @@ def test_addresses(tmp_path: Path) -> None:
     bad.write_text("torque_lower: [30.0, 30.0, 30.0, 30.0, 30.0, 30.0, 30.0]\n")
     with pytest.raises(ConfigError, match="must not exceed"):
         make({"ip": "10.0.0.1", "profile": str(bad)})
+
+
+@pytest.mark.parametrize(("error", "text"), [
+    (TimeoutError(), "nobody answers at 10.0.0.1:1337 within 3 s; check robot_ip, cable and power"),
+    (ConnectionRefusedError(111, "Connection refused"), "activate FCI in Desk"),
+    (socket.gaierror(-2, "Name or service not known"), "no such host"),
+    (OSError(113, "No route to host"), "No route to host; check robot_ip"),
+], ids=lambda x: type(x).__name__)  # fmt: skip
+def test_a_wrong_address_is_told_with_the_step_to_take(monkeypatch: pytest.MonkeyPatch, error: OSError, text: str) -> None:
+    pytest.importorskip("pylibfranka")
+
+    def connect(*_: object, **__: object) -> None:
+        raise error
+
+    monkeypatch.setattr(socket, "create_connection", connect)
+    with pytest.raises(BackendError, match=re.escape(text)) as raised:
+        make({"ip": "10.0.0.1"}).connect(0.0)
+    assert raised.value.halted and "\n" not in str(raised.value)
 
 
 def test_errors_in_words() -> None:
