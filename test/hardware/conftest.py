@@ -45,9 +45,9 @@ def arm() -> ArmModel:
 class Rig:
     """A fast loop on the simulator, and certified motions for it. Times are the loop's own: right on a machine of any speed."""
 
-    def __init__(self, arm: ArmModel, host: str, patient: bool = True, **options: Any) -> None:
+    def __init__(self, arm: ArmModel, host: str, patient: bool = True, own_clock: bool = False, **options: Any) -> None:
         self.arm = arm
-        config = replace(simulated_loop(arm, host, patient=patient, **options), priority=0)
+        config = replace(simulated_loop(arm, host, patient=patient, **options), priority=0, own_clock=own_clock)
         self.client = FastLoopClient(config, KEY)
         self.wanderer = Wanderer(arm, load_bounds(), KEY)
         self.played: list[CertifiedTrajectory] = []

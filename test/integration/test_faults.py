@@ -8,7 +8,9 @@ from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
+import psutil
 import pytest
+from diagnostic_msgs.msg import DiagnosticStatus
 from integration.graph import NAMES, START, Graph, ball
 from integration.scripted import swing
 from trajectory_msgs.msg import JointTrajectory
@@ -56,6 +58,19 @@ def test_filter_is_killed(graph: Graph) -> None:
     graph.start("safety_filter")
     graph.wait(graph.moving, "a new filter goes on", START)
     resume_works(graph)
+    graph.assert_only_certified()
+
+
+def test_fast_loop_is_killed(graph: Graph) -> None:
+    graph.start_core()
+    loops = [p for p in psutil.Process(graph.processes["franka_bridge"].pid).children(recursive=True) if p.is_running()]
+    assert loops, "the fast loop has a process of its own"
+    killed = time.time()
+    loops[0].kill()
+    graph.wait(lambda: graph.said("franka_bridge: fast loop", "start it again", killed), "the reason and the step are shown")
+    assert "start it again" in (graph.folder / "franka_bridge.log").read_text()
+    answer = graph.call("franka/resume")
+    assert not answer.success and "start it again" in answer.message, "without a loop nothing goes on"
     graph.assert_only_certified()
 
 
@@ -215,11 +230,40 @@ def test_bad_proposals_are_refused(graph: Graph) -> None:
     graph.assert_only_certified()
 
 
+def test_a_planner_that_floods_the_filter_moves_nothing_and_holds_up_nobody(graph: Graph) -> None:
+    """Proposals at 1 kHz that may not be played, while a good one is; afterwards all is as before."""
+    proposed = 0.0
+
+    def moving() -> bool:
+        nonlocal proposed
+        if time.time() - proposed > 4.0:  # on a busy machine one may come late
+            proposed = time.time()
+            graph.propose(a_plan(graph))
+        return graph.moving()
+
+    graph.start_core(planner=False)
+    graph.wait(moving, "a good one is played", START)
+    bad = [messages.quantise(change(a_plan(graph))) for change in (_elsewhere, _past)]
+    flood = [(messages.info_to_status(p, 0.0), messages.proposal_to_msg(p, NAMES)) for p in bad]
+    begun, count = time.time(), len(graph.ear.verdicts)
+    for i in range(2000):
+        info, proposal = flood[i % 2]
+        graph._infos.publish(info)
+        graph._proposals.publish(proposal)
+        time.sleep(0.001)
+    graph.settled(begun)
+    graph.wait(lambda: graph.level("safety_filter: guard") == DiagnosticStatus.OK, "the filter watches on")
+    with graph.ear.lock:
+        assert not any(messages.values_of(v)["certificate"] for v in graph.ear.verdicts[count:])
+    graph.wait(lambda: graph.mode() == "IDLE", "the executor takes plans")
+    graph.wait(moving, "a good one is played", START)
+    assert graph.call("franka/stop").success, "an operator is heard"
+    graph.assert_only_certified()
+
+
 # ------------------------------------------------------------------------------------------------------ unexpected publishers
 def test_forged_certificates_are_refused(graph: Graph) -> None:
     """Without a filter: a lone publisher of trajectories with verdicts it signed itself."""
-    from diagnostic_msgs.msg import DiagnosticStatus
-
     from tandem.core.certificate import sign
     from tandem.core.types import Reason, Verdict
     from tandem.execution.types import to_ns

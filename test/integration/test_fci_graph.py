@@ -6,6 +6,7 @@ import json
 import os
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,10 @@ pytest.importorskip("pylibfranka")
 
 from integration.graph import START, Graph
 
+from tandem.bench.fci_arm import KEY, simulated_loop
 from tandem.bench.fci_server import FciServer, FciServerError, server_python
+from tandem.execution.client import FastLoopClient
+from tandem.robots.model import load_arm
 
 pytestmark = [pytest.mark.ros, pytest.mark.fci, pytest.mark.timeout(300)]
 HOST = f"127.{192 + os.getpid() % 60}.{os.getpid() // 60 % 250 + 1}.1"
@@ -67,7 +71,20 @@ def test_moves_stops_and_goes_on(server: FciServer, graph: Graph) -> None:
     ],
 )
 def test_a_bridge_that_cannot_start_says_so_in_one_line(graph: Graph, parameters: dict[str, Any], text: str) -> None:
+    refused(graph, text, **parameters)
+
+
+def refused(graph: Graph, text: str, **parameters: Any) -> None:
+    """The bridge does not start: code 2, one line, no traceback."""
     graph.start("franka_bridge", backend="fci", **parameters)
     assert graph.processes["franka_bridge"].wait(START) == 2
     said = (graph.folder / "franka_bridge.log").read_text()
     assert text in said and "Traceback" not in said
+
+
+def test_a_version_mismatch_and_a_taken_arm_end_the_start(graph: Graph, server: FciServer) -> None:
+    other = HOST.removesuffix("1") + "2"
+    with FciServer(other, patience=2.0, options=("--fci-version", "9")):
+        refused(graph, "update the arm's system software", backend_options=options(ip=other))
+    with FastLoopClient(replace(simulated_loop(load_arm("fr3"), HOST, patient=True, gripper=False), priority=0), KEY):
+        refused(graph, "is another one using the arm", backend_options=options())

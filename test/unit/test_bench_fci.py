@@ -16,7 +16,7 @@ from tandem.bench.fci_arm import IDLE, MAX_DRIFT, MOVE, REFLEX, Driver, off_path
 from tandem.bench.fci_server import Wire
 from tandem.core.trajectory import Trajectory
 from tandem.core.types import Commitment
-from tandem.execution.types import CertifiedTrajectory
+from tandem.execution.types import CertifiedTrajectory, Mode
 
 
 def wire(cycles: list[int], states: list[tuple[int, int]], q: np.ndarray | None = None) -> Wire:
@@ -61,3 +61,27 @@ def test_what_still_plays_when_a_record_begins_is_among_the_certified() -> None:
     q = first.proposal.trajectory.sample(np.arange(0.2, 0.4, 1e-3))[0]
     record = wire(list(range(len(q))), [(n, MOVE) for n in range(len(q))], q)
     assert off_path(record, driver.played)[0] < 5e-4 < off_path(record, driver.played[-3:])[0]
+
+
+def test_plans_that_wait_for_their_moment_are_not_replaced() -> None:
+    """A plan that counts as played and was not would be found nowhere on the wire."""
+    now, asked, enough = 100.0, list[float](), threading.Event()
+
+    def plan(commitment: object, stamp: float, at: float) -> SimpleNamespace:
+        nonlocal now
+        asked.append(at)
+        # the plan before it has been played to its end, and this one's moment is near
+        now = at - 0.2
+        if len(asked) == 4:
+            enough.set()
+        return SimpleNamespace()
+
+    client = SimpleNamespace(
+        state=lambda: SimpleNamespace(mode=Mode.BACKUP, stamp=now), commitment=lambda: None,
+        submit=lambda plan: SimpleNamespace(accepted=True),
+    )  # fmt: skip
+    driver = Driver(client, SimpleNamespace(plan=plan))  # type: ignore[arg-type]
+    driver.go()
+    assert enough.wait(60.0)
+    driver.close()
+    assert np.diff(asked[:4]).min() >= 0.5

@@ -140,6 +140,25 @@ def test_doctor_names_broken_configuration(tmp_path: Path, monkeypatch: pytest.M
     assert any(f.level == "fail" and "bad.yaml" in f.text for f in doctor.check_configuration())
 
 
+def test_doctor_checks_the_real_time_host(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A host that is ready passes each check; one that lacks something is told what and how, and simulation is not refused."""
+    lacking = ("real-time kernel", "real-time priority", "locked memory [MB]", "isolated CPUs")
+    files = {"/sys/kernel/realtime": "1", "/sys/devices/system/cpu/isolated": "3"}
+    monkeypatch.setattr(doctor, "_read", lambda path: files.get(str(path), ""))
+    monkeypatch.setattr(doctor.platform, "version", lambda: "#1 SMP")
+    monkeypatch.setattr(doctor.os, "geteuid", lambda: 1000)
+    limit = {"value": doctor.resource.RLIM_INFINITY}
+    monkeypatch.setattr(doctor.resource, "getrlimit", lambda what: (limit["value"], limit["value"]))
+    found = {f.subject: f for f in doctor.check_real_time()}
+    assert all(found[name].level == "ok" for name in lacking)
+    files.clear()
+    limit["value"] = 0
+    found = {f.subject: f for f in doctor.check_real_time()}
+    assert all(found[name].level == "warn" for name in lacking)
+    for name, step in zip(lacking, ("PREEMPT_RT kernel", "rtprio 99", "memlock unlimited", "isolcpus=N"), strict=True):
+        assert step in found[name].advice
+
+
 def test_doctor_returns_one_when_something_fails(monkeypatch: pytest.MonkeyPatch) -> None:
     console = Console(record=True, width=100)
     monkeypatch.setattr(doctor, "CHECKS", (lambda: [doctor.Finding("ok", "a", "fine")],))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+import socket
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -11,7 +13,8 @@ import pytest
 from tandem.core.config import from_dict
 from tandem.core.errors import ConfigError
 from tandem.core.paths import share_dir
-from tandem.execution.backends.fci import make
+from tandem.execution.backends.base import BackendError
+from tandem.execution.backends.fci import SETTLED, make
 from tandem.execution.fci.config import FciOptions, load_profile
 from tandem.execution.fci.faults import connection_text, reflex_text
 from tandem.execution.fci.rejoin import FARTHEST, PERIOD, Rejoin
@@ -117,6 +120,24 @@ def test_addresses(tmp_path: Path) -> None:
         make({"ip": "10.0.0.1", "profile": str(bad)})
 
 
+@pytest.mark.parametrize(("error", "text"), [
+    (TimeoutError(), "nobody answers at 10.0.0.1:1337 within 3 s; check robot_ip, cable and power"),
+    (ConnectionRefusedError(111, "Connection refused"), "activate FCI in Desk"),
+    (socket.gaierror(-2, "Name or service not known"), "no such host"),
+    (OSError(113, "No route to host"), "No route to host; check robot_ip"),
+], ids=lambda x: type(x).__name__)  # fmt: skip
+def test_a_wrong_address_is_told_with_the_step_to_take(monkeypatch: pytest.MonkeyPatch, error: OSError, text: str) -> None:
+    pytest.importorskip("pylibfranka")
+
+    def connect(*_: object, **__: object) -> None:
+        raise error
+
+    monkeypatch.setattr(socket, "create_connection", connect)
+    with pytest.raises(BackendError, match=re.escape(text)) as raised:
+        make({"ip": "10.0.0.1"}).connect(0.0)
+    assert raised.value.halted and "\n" not in str(raised.value)
+
+
 def test_errors_in_words() -> None:
     text = reflex_text('["communication_constraints_violation", "joint_reflex"]')
     assert "commands came late" in text and "joint_reflex" in text and text.endswith("then resume")
@@ -126,6 +147,35 @@ def test_errors_in_words() -> None:
     assert "update pylibfranka" in new
     assert "activate FCI" in connection_text("10.0.0.1", "Connection to FCI refused.")
     assert "PREEMPT_RT" in connection_text("10.0.0.1", "libfranka: Running kernel does not have realtime capabilities.")
+
+
+def test_too_many_cycles_answered_late_stop_the_arm() -> None:
+    """The share that the arm reports, once the motion is settled; a few lost cycles are no reason."""
+    pytest.importorskip("pylibfranka")
+    backend, cycles = make({"ip": "127.0.0.1", "min_success_rate": 0.8}), 0
+
+    def ask(rate: float, count: int) -> str:
+        nonlocal cycles
+        for _ in range(count):
+            cycles += 1
+            time = SimpleNamespace(to_sec=lambda at=1e-3 * cycles: at)
+            mode = SimpleNamespace(name="Move")
+            zero = [0.0] * 7
+            state = SimpleNamespace(robot_mode=mode, q=zero, dq=zero, control_command_success_rate=rate, time=time)
+            backend._control = SimpleNamespace(readOnce=lambda s=state: (s, None))
+            backend.wait()
+            try:
+                backend.read(1e-3 * cycles)
+            except BackendError as error:
+                assert not error.halted, "the arm still follows: along the certified path to rest"
+                return str(error)
+        return ""
+
+    backend._robot = SimpleNamespace()
+    assert ask(0.5, SETTLED) == "", "the share means nothing in the first cycles"
+    assert ask(0.95, 300) == ""
+    assert "CPU isolation" in ask(0.7, 10)
+    assert ask(0.7, SETTLED) == "", "it counts anew after the stop"
 
 
 @pytest.mark.parametrize(("modes", "said", "text"), [

@@ -176,10 +176,12 @@ class Server(FrankaSimServer):
         if kind == "record":
             self.commands, self.states, self.poses, self.recording = [], [], [], bool(request["on"])
             threading.Thread(target=self._watch_arm, daemon=True).start()
-        elif kind == "dump":
+        elif kind in ("dump", "die"):
             self.recording = False
             rows = {"commands": self.commands, "states": self.states, "poses": self.poses}
             np.savez(request["file"], **{name: np.array(value) for name, value in rows.items()})
+            if kind == "die":  # as a power cut: what was recorded is all there is
+                os._exit(0)
         elif kind == "mode":
             self.set_operator_mode(request["mode"])
         elif kind == "reflex":

@@ -1,13 +1,14 @@
 """Fault table of a real arm's backend: each fault injected for real into a moving arm on the FCI simulator, many times.
 
 What counts: how soon the arm stands, in which state everything ends, that the documented step brings it back, that nothing was
-commanded off the certified path, and that no process and no shared memory is left over.
+commanded off the certified path, that nothing hangs, and that no process and no shared memory is left over.
 """
 
 from __future__ import annotations
 
 import argparse
 import contextlib
+import itertools
 import logging
 import os
 import pickle
@@ -62,6 +63,7 @@ class Trial:
 
     ``off_path`` [rad]: how far commands came from the certified path. ``carried`` [rad]: the same where cycles were lost since
     the arm stood, and commands led back smoothly: within the certified tracking error by design (module ``fci.rejoin``).
+    ``hung``: a stop that did not end, or a loop that gives no sign of life after recovery. ``leaked``: processes, shared memory.
     """
 
     stopped_ms: float | None = None
@@ -70,6 +72,7 @@ class Trial:
     recovered: bool = False
     off_path: float = 0.0
     carried: float = 0.0
+    hung: bool = False
     leaked: int = 0
     error: str = ""
 
@@ -203,7 +206,7 @@ def flood(bench: Bench) -> None:
 
 def restart_server(bench: Bench) -> None:
     """The arm's controller loses its power."""
-    bench.server.kill()
+    bench.server.cut()
 
 
 @contextmanager
@@ -306,7 +309,7 @@ def observe(bench: Bench, fault: Fault, injected: float, trial: Trial) -> None:
         state = bench.client.state()
         if state.mode >= Mode.STOPPING:
             trial.noticed_ms = (time.monotonic() - injected) * 1e3
-            wait_for(bench.client, *LATCHED, timeout=5.0)
+            trial.hung = not wait_for(bench.client, *LATCHED, timeout=10.0)
             break
         time.sleep(0.001)
     trial.state = describe(bench.client.state())
@@ -338,10 +341,10 @@ def run_trial(bench: Bench, fault: Fault) -> Trial | None:
     try:
         wire = bench.server.recorded()
     except FciServerError:
-        wire = None  # it is the one that has gone
+        wire = None  # it has gone, its record too
     if wire is not None and driver.played:
         trial.off_path = off_path(wire, driver.played)[0]
-        if trial.noticed_ms is not None:
+        if trial.noticed_ms is not None and bench.server.pid:  # a simulated arm ends with its controller, without rest
             trial.stopped_ms = rest_after(wire, injected) * 1e3
     if not fault.restart and trial.off_path <= ON_PATH + FARTHEST and client.state().arm.rejoins > rejoins:
         trial.carried, trial.off_path = trial.off_path, 0.0
@@ -351,7 +354,8 @@ def run_trial(bench: Bench, fault: Fault) -> Trial | None:
     if fault.restart:
         bench.connect()
     trial.recovered = any(bench.resume() and bench.moving() for _ in range(RECOVERIES))
-    assert bench.driver is not None
+    assert bench.driver is not None and bench.client is not None
+    trial.hung = trial.hung or bool(bench.client.fault(10.0))
     bench.driver.hold()
     if fault.restart:
         gone, alive = psutil.wait_procs(children, 5.0)
@@ -457,13 +461,14 @@ def row(name: str, stops: bool | None, trials: list[Trial]) -> dict[str, Any]:
         states[trial.state] = states.get(trial.state, 0) + 1
     off = sum(t.off_path > ON_PATH for t in trials)
     stopped = [t.noticed_ms is not None for t in trials]
-    good = all(t.recovered and not t.leaked for t in trials) and not off and (stops is None or all(s == stops for s in stopped))
+    good = not off and all(t.recovered and not t.leaked and not t.hung for t in trials)
+    good = good and (stops is None or all(s == stops for s in stopped))
     return {
         "task": "fci", "method": "faults", "condition": name, "n": len(trials),
         "stopped_ms": span([t.stopped_ms for t in trials]), "noticed_ms": span([t.noticed_ms for t in trials]),
         "state": "; ".join(f"{k} ({v})" for k, v in states.items()), "recovered": sum(t.recovered for t in trials),
         "off_path_mrad": 1e3 * max(t.off_path for t in trials), "carried_mrad": 1e3 * max(t.carried for t in trials),
-        "uncertified": off,
+        "uncertified": off, "hung": sum(t.hung for t in trials),
         "leaked": sum(t.leaked for t in trials), "ok": bool(good),
     }  # fmt: skip
 
@@ -476,6 +481,22 @@ def attempt(what: Callable[[], Trial | None], name: str) -> Trial:
             return trial
         log.info("%s: stopped by itself before the injection, again", name)
     return Trial(state="no trial: the arm kept stopping by itself")
+
+
+def repeat(bench: Bench, what: Callable[[], Trial | None], name: str, count: int) -> list[Trial]:
+    """``count`` trials. Processes that are still there when the loop was told to end count as leaked by the last one."""
+
+    def children() -> dict[int, psutil.Process]:
+        return {p.pid: p for p in psutil.Process().children(recursive=True)}
+
+    before = children()
+    try:
+        trials = [attempt(what, name) for _ in range(count)]
+    finally:
+        bench.disconnect()
+    left = [p for pid, p in children().items() if pid not in before and pid != bench.server.pid]
+    trials[-1].leaked += len(psutil.wait_procs(left, 5.0)[1])
+    return trials
 
 
 def run(
@@ -495,10 +516,9 @@ def run(
         for fault in (f for f in (*FAULTS, CLOCK) if only in f.name):
             bench = Bench(server, wanderer, "tandem.bench.faults:stepping" if fault is CLOCK else "")
             try:
-                trials = [attempt(lambda b=bench, f=fault: run_trial(b, f), fault.name) for _ in range(count)]  # type: ignore[misc]
+                trials = repeat(bench, lambda b=bench, f=fault: run_trial(b, f), fault.name, count)  # type: ignore[misc]
             finally:
                 fault.undo(bench) if fault is CLOCK else None
-                bench.disconnect()
             rows.append(row(fault.name, fault.stops, trials))
             log.info("%s: %s", fault.name, rows[-1])
         if only in OWNER:
@@ -509,7 +529,9 @@ def run(
         "stopped, noticed: median / longest. stopped: from the injection until the arm stands; noticed: until the owner of the "
         "fast loop knows. off_path: commands from the certified path; carried: the same while commands led back after lost "
         f"cycles. recovered: by `franka/resume` (up to {RECOVERIES} times, where late commands stopped the arm anew), or by a "
-        "new start where the loop or its owner had died."
+        "new start where the loop or its owner had died. hung: stops that did not end, loops without a sign of life afterwards. "
+        "leaked: processes and shared memory that stay. A controller without power takes the simulated arm with it: it does not "
+        "come to rest, its record ends."
     )
     command = f"tandem bench faults{' --quick' if quick else f' --repeats {repeats}'}"
     write_table(out, rows, command=command, seeds=[seed], wall_s=time.monotonic() - began, notes=notes)
@@ -518,12 +540,8 @@ def run(
 
 def owner_row(server: FciServer, wanderer: Wanderer, count: int, seed: int) -> dict[str, Any]:
     """The process that owns the fast loop is killed."""
-    bench = Bench(server, wanderer)
-    try:
-        trials = [attempt(lambda i=i: kill_owner(bench, seed + i), OWNER) for i in range(count)]  # type: ignore[misc]
-    finally:
-        bench.disconnect()
-    return row(OWNER, True, trials)
+    bench, seeds = Bench(server, wanderer), itertools.count(seed)
+    return row(OWNER, True, repeat(bench, lambda: kill_owner(bench, next(seeds)), OWNER, count))
 
 
 def cut_network(wanderer: Wanderer, count: int, patience: float) -> dict[str, Any]:
@@ -542,11 +560,7 @@ def cut_network(wanderer: Wanderer, count: int, patience: float) -> dict[str, An
             prefix = ("ip", "netns", "exec", net, *hardware_priority())
             with FciServer(address, patience, prefix, options) as server:
                 bench, fault = Bench(server, wanderer), Fault(name, link("down"), link("up"))
-                try:
-                    trials = [attempt(lambda: run_trial(bench, fault), name) for _ in range(count)]
-                finally:
-                    bench.disconnect()
-                return row(name, True, trials)
+                return row(name, True, repeat(bench, lambda: run_trial(bench, fault), name, count))
     except InputError as error:
         return {"task": "fci", "method": "faults", "condition": name, "n": 0, "state": f"not available here: {error}", "ok": True}
 

@@ -161,7 +161,9 @@ class Driver:
                 state = self.client.state()
                 if state.mode >= Mode.STOPPING or state.stamp < switch - 0.25:
                     continue
-                at = max(switch + 0.5 if state.mode is Mode.HEAD else 0.0, state.stamp + self._lead)
+                # what waits for its moment is not replaced: it would count as played, and was not
+                follows = state.mode is Mode.HEAD or state.stamp < switch
+                at = max(switch + 0.5 if follows else 0.0, state.stamp + self._lead)
                 plan = self._wanderer.plan(self.client.commitment(), state.stamp, at)
                 if plan is None:
                     continue

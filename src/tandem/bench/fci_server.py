@@ -6,6 +6,7 @@ missing. The server ends with its owner, however that ends: it reads a pipe that
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import selectors
@@ -180,7 +181,7 @@ class FciServer:
         return "\n".join(file.read_text(encoding="utf-8", errors="replace").strip().splitlines()[-5:]) or "it said nothing"
 
     def ask(self, do: str, timeout: float = 10.0, **values: Any) -> dict[str, Any]:
-        """One request of ``serve.py``: state, mode, reflex, gripper, record, dump.
+        """One request of ``serve.py``: state, mode, reflex, gripper, record, dump, die.
 
         Raises:
             FciServerError: no answer, or the answer is an error.
@@ -208,10 +209,15 @@ class FciServer:
         self.ask("record", on=True)
 
     def recorded(self) -> Wire:
-        """End recording and hand it over."""
+        """End recording and hand it over; of a server that :meth:`cut` has ended, what it had recorded until then.
+
+        Raises:
+            FciServerError: it does not answer, or has ended otherwise.
+        """
         assert self._folder is not None
         file = self._folder / "wire.npz"
-        self.ask("dump", timeout=60.0, file=str(file))
+        if self._process is not None or not file.is_file():
+            self.ask("dump", timeout=60.0, file=str(file))
         with np.load(file) as data:
             c, s, p = data["commands"].reshape(-1, 23), data["states"].reshape(-1, 25), data["poses"].reshape(-1, 8)
         return Wire(
@@ -219,6 +225,16 @@ class FciServer:
             s[:, 0].astype(np.int64), s[:, 1], s[:, 2:9], s[:, 9:16], s[:, 16:23], s[:, 23].astype(np.int64), s[:, 24],
             p[:, 0], p[:, 1:],
         )  # fmt: skip
+
+    def cut(self, timeout: float = 10.0) -> None:
+        """As :meth:`kill`, but what was recorded until then can still be had."""
+        assert self._folder is not None and self._process is not None and self._process.stdin is not None
+        (self._folder / "wire.npz").unlink(missing_ok=True)
+        self._process.stdin.write(json.dumps({"do": "die", "file": str(self._folder / "wire.npz")}) + "\n")
+        self._process.stdin.flush()
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            self._process.wait(timeout)
+        self.kill()
 
     def kill(self) -> None:
         """End it at once, as a power cut does; :meth:`start` brings it back, at its home pose."""

@@ -45,7 +45,7 @@ ARM = ("franka/commitment", "franka/status")
 ENCLAVES: dict[str, Access] = {
     "safety_filter": Access((*CERTIFIED, "safety_filter/occupancy"), (*ARM, "obstacles", *PROPOSAL)),
     "franka_bridge": Access(
-        (*ARM, "franka/joint_states", "franka/commanded_joint_states", "sim/world", "sim/truth",
+        (*ARM, "franka/joint_states", "franka/commanded_joint_states", "franka/robot_state", "sim/world", "sim/truth",
          "joint_trajectory_controller/joint_trajectory", "finger_trajectory_controller/joint_trajectory"),
         (*CERTIFIED, "joint_states", "joint_trajectory_controller/controller_state"),
         (RESUME, STOP), nodes=("franka_bridge", "franka_controller_link"),

@@ -192,6 +192,15 @@ class FastLoopClient:
             raise FastLoopError("the fast loop has not published its state")
         return decode_state(data)
 
+    def details(self) -> bytes:
+        """All that the arm said of itself last, in its backend's own form; empty where it says nothing.
+
+        Raises:
+            FastLoopError: not running.
+        """
+        with self._lock:
+            return self._open().details.read() or b""
+
     def commitment(self) -> Commitment:
         """What the arm will do if nothing new arrives, on the wall clock.
 
@@ -235,7 +244,8 @@ class FastLoopClient:
             return SubmitResult(SubmitCode.QUEUE_FULL, "the fast loop's inbox is full")
         limit = time.monotonic() + timeout
         while (result := self.reply(number)) is None:
-            if time.monotonic() > limit:
+            ended = self._process is not None and self._process.poll() is not None
+            if ended or time.monotonic() > limit:
                 raise FastLoopError(self.fault() or f"no answer from the fast loop within {timeout} s")
             time.sleep(0.0003)
         return result

@@ -23,7 +23,14 @@ from typing import Any
 from tandem.core.config import from_dict, setting
 from tandem.core.errors import ConfigError, InputError, TandemError
 from tandem.execution import realtime
-from tandem.execution.backends.base import Backend, BackendError, BackendState, FollowingBackend, PacedBackend
+from tandem.execution.backends.base import (
+    Backend,
+    BackendError,
+    BackendState,
+    DetailedBackend,
+    FollowingBackend,
+    PacedBackend,
+)
 from tandem.execution.executor import Executor
 from tandem.execution.link import Link
 from tandem.execution.messages import (
@@ -47,6 +54,7 @@ from tandem.execution.types import (
 
 _log = logging.getLogger(__name__)
 _WATCH_EVERY = 10  # cycles between looks at the owner and the wall clock
+_DETAILS_EVERY = 20  # cycles between two of the arm's own full states
 _REST_LIMIT_NS = 5_000_000_000  # longest wait for rest before leaving
 _RECOVERY_NS = 10_000_000_000  # how long a recovery may take without a sign of life
 _DRIFT_NS = 2_000_000  # difference between the arm's clock and this machine's that is taken over at rest
@@ -128,6 +136,7 @@ class FastLoop:
         self._cycle, self._resets, self._missed = 0, 0, 0
         self._late_max, self._work_max, self._work_sum = 0.0, 0.0, 0.0
         self._paced = backend if isinstance(backend, PacedBackend) else None
+        self._detailed = backend if isinstance(backend, DetailedBackend) else None
         self._follower = backend if isinstance(backend, FollowingBackend) else None
         self._followed = -1  #: revision of the executor that the follower was told of
         self.realtime = False
@@ -307,6 +316,10 @@ class FastLoop:
             buffer.set_arm(self._paced.report())
         buffer.floats[4:7] = self._late_max, self._work_max, self._work_sum / max(self._cycle, 1)
         self.link.state.write(buffer.tobytes())
+        if self._detailed is not None and self._cycle % _DETAILS_EVERY == 0:
+            details = self._detailed.details()
+            if details:
+                self.link.details.write(details)
 
     def _settle(self, deadline: int) -> int:
         """The time of an arm that keeps its own, taken over from this machine's clock while it rests.

@@ -25,7 +25,7 @@ from numpy.typing import NDArray
 
 from tandem.core.errors import InputError
 
-MAGIC = 0x7A6D3A01
+MAGIC = 0x7A6D3A02
 _HEADER = 4096
 _SLOT_HEADER = 32
 _READ_ATTEMPTS = 64
@@ -145,6 +145,7 @@ class Sizes:
 
     state: int = 2048
     commitment: int = 72 * 1024
+    details: int = 4096
     inbox: int = 14 * 1024
     inbox_slots: int = 32
     reply: int = 512
@@ -152,8 +153,8 @@ class Sizes:
 
 
 class Link:
-    """The shared memory with its channels: ``state`` and ``commitment`` (fast loop -> owner), ``inbox`` (owner -> fast loop),
-    ``replies`` (fast loop -> owner), and both sides' heartbeats [ns, CLOCK_MONOTONIC].
+    """The shared memory with its channels: ``state``, ``commitment``, ``details`` (fast loop -> owner), ``inbox`` (owner -> fast
+    loop), ``replies`` (fast loop -> owner), and both sides' heartbeats [ns, CLOCK_MONOTONIC].
 
     Raises:
         InputError: the descriptor is not such a memory.
@@ -164,6 +165,7 @@ class Link:
         plan = [
             (4, s.state),
             (4, s.commitment),
+            (4, s.details),
             (s.inbox_slots, s.inbox),
             (s.reply_slots, s.reply),
         ]
@@ -187,8 +189,9 @@ class Link:
         at = [int(o) for o in offsets]
         self.state = Latest(self._memory, at[0], *plan[0])
         self.commitment = Latest(self._memory, at[1], *plan[1])
-        self.inbox = Queue(self._memory, at[2], *plan[2])
-        self.replies = Queue(self._memory, at[3], *plan[3])
+        self.details = Latest(self._memory, at[2], *plan[2])
+        self.inbox = Queue(self._memory, at[3], *plan[3])
+        self.replies = Queue(self._memory, at[4], *plan[4])
 
     @classmethod
     def create(cls, sizes: Sizes | None = None) -> Link:
@@ -218,7 +221,7 @@ class Link:
         if self._memory is None:
             return
         self._header = np.zeros(8, np.int64)
-        for channel in (self.state, self.commitment, self.inbox, self.replies):
+        for channel in (self.state, self.commitment, self.details, self.inbox, self.replies):
             channel.release()
             channel._memory = None  # type: ignore[assignment]
         self._memory.close()

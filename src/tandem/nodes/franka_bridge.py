@@ -30,6 +30,7 @@ from tandem.core.types import Proposal
 from tandem.execution.backends import ros2_control
 from tandem.execution.client import FastLoopClient, FastLoopError
 from tandem.execution.fast_loop import LoopConfig
+from tandem.execution.fci import details
 from tandem.execution.fci import setup as fci_setup
 from tandem.execution.messages import LoopState
 from tandem.execution.types import ArmState, CertifiedTrajectory, ExecutorConfig, Mode, SubmitResult
@@ -38,6 +39,7 @@ from tandem.nodes.base import RELIABLE_QOS, SENSOR_QOS, NodeSettings, TandemNode
 from tandem.nodes.controller import ControllerLink
 from tandem.nodes.diagnostics import Meter
 from tandem.nodes.key import read_key
+from tandem.nodes.robot_state import RobotStateSpeaker, message_type
 from tandem.robots.model import ArmModel, load_arm
 from tandem.safety.bounds import load_bounds
 
@@ -51,6 +53,8 @@ ARM_LEVELS = {
 }
 #: how often the arm's time is told on /clock [Hz]
 CLOCK_RATE = 100.0
+#: what to do where the fast loop has ended or hangs
+GONE = "nothing commands the arm, which has stopped itself; if this stays, end the launch and start it again"
 LATCHED = (Mode.STOPPING, Mode.STOPPED, Mode.FAULT)
 
 
@@ -109,7 +113,8 @@ class FrankaBridgeNode(TandemNode):
 
     In: ``safety_filter/certified`` with ``safety_filter/verdict``, ``safety_filter/guard`` (life sign), ``safety_filter/stop``.
     Out: ``franka/joint_states`` (measured), ``franka/commanded_joint_states``, ``franka/commitment``, ``franka/status``;
-    simulated arms: ``sim/world``, ``sim/truth``, on request ``/clock``. Services: ``franka/resume``, ``franka/stop``.
+    Franka arms, with ``franka_msgs`` installed: ``franka/robot_state``; simulated arms: ``sim/world``, ``sim/truth``, on request
+    ``/clock``. Services: ``franka/resume``, ``franka/stop``.
     """
 
     settings_type = FrankaBridgeSettings
@@ -131,6 +136,7 @@ class FrankaBridgeNode(TandemNode):
         self._taken = Meter()
         self._filter_heard = float("-inf")
         self._state: LoopState | None = None
+        self._last_error = ""
         self._told = (-1, -1)
         self._latched = False
         self._said = float("-inf")
@@ -142,6 +148,8 @@ class FrankaBridgeNode(TandemNode):
         self._status = self.speak(DiagnosticStatus, "franka/status", RELIABLE_QOS)
         self._world = self.speak(Float64MultiArray, "sim/world", SENSOR_QOS)
         self._truth = self.speak(String, "sim/truth", SENSOR_QOS)
+        kind = message_type() if s.backend in ("fci", "twin") else None
+        self._robot_state = RobotStateSpeaker(kind, self.speak, self.names) if kind is not None else None
         self._certified_topic = self.resolve_topic_name("safety_filter/certified")
         self._verdict_topic = self.resolve_topic_name("safety_filter/verdict")
         self.listen(DiagnosticStatus, "safety_filter/verdict", self._on_verdict, command_qos())
@@ -182,6 +190,7 @@ class FrankaBridgeNode(TandemNode):
         if s.backend == "ros2_control":
             config, fds = self._controlled(arm, tracking, options)
         elif s.backend in ("fci", "twin"):
+            options = {"details": message_type() is not None, **options}
             config = fci_setup.loop_config(arm, tracking, options, s.priority, s.cpu)
             if s.backend == "twin":
                 about = {"scene": s.scene, "seed": s.seed, "fci": options}
@@ -324,7 +333,7 @@ class FrankaBridgeNode(TandemNode):
         try:
             result = request(self._client)
         except FastLoopError as error:
-            return False, str(error)
+            return False, f"{error}; {GONE}" if self._client.fault() else str(error)
         return result.accepted, result.text or result.code.name
 
     def _on_resume(self, request: Trigger.Request, response: Trigger.Response) -> Trigger.Response:
@@ -341,6 +350,8 @@ class FrankaBridgeNode(TandemNode):
         if self._client is None:
             return
         fault = self._client.fault()
+        if fault and not self._loop_fault:
+            self.get_logger().error(f"{fault}; {GONE}")
         self._loop_fault = fault
         if fault:
             return
@@ -355,7 +366,11 @@ class FrankaBridgeNode(TandemNode):
             if state.mode in LATCHED and not self._latched:
                 service = self.resolve_service_name("franka/resume")
                 self.get_logger().error(f"stopped: {state.text or state.reason.text}; to go on: ros2 service call {service}")
+                self._last_error = f"{state.reason.name}: {state.text or state.reason.text}"
             self._latched = state.mode in LATCHED
+            if self._robot_state is not None:
+                said = self._client.details()
+                self._robot_state.tell(details.decode(said) if said else None, state.measured_stamp)
             told = (state.revision, int(state.mode))
             if told != self._told or now - self._said >= 1.0 / self.settings.commitment_rate:
                 self._told, self._said = told, now
@@ -408,6 +423,7 @@ class FrankaBridgeNode(TandemNode):
         values = {
             "state": arm.state.name, "success_rate": f"{arm.success_rate:.2f}", "lost_cycles": arm.lost_cycles,
             "rejoins": arm.rejoins, "reflexes": arm.reflexes, "recoveries": arm.recoveries, "gripper": arm.gripper,
+            "last_error": self._last_error,
         }
         level = ARM_LEVELS.get(arm.state, DiagnosticStatus.ERROR)
         return self.report("arm", level, arm.text or arm.state.name, values)
@@ -424,7 +440,8 @@ class FrankaBridgeNode(TandemNode):
                 "realtime": state.realtime, "state_age_s": f"{time.time() - state.stamp:.3f}",
             }
             level = DiagnosticStatus.ERROR if self._loop_fault else DiagnosticStatus.OK
-            out.append(self.report("fast loop", level, self._loop_fault or "cycles at 1 kHz", values))
+            text = f"{self._loop_fault}; {GONE}" if self._loop_fault else "cycles at 1 kHz"
+            out.append(self.report("fast loop", level, text, values))
             if state.arm.state is not ArmState.UNREPORTED:
                 out.append(self._arm_status(state))
         recent = self._taken.last_rejection if now - self._taken.last_rejection_time < 3.0 else ""

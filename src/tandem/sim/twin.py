@@ -89,6 +89,10 @@ class Twin:
         """The arm's own view."""
         return self._arm.report()
 
+    def details(self) -> bytes:
+        """The arm's own view, all of it."""
+        return self._arm.details()
+
     def recover(self, now: float) -> BackendState:
         """As the arm's; the world stays as it is."""
         return self._seen(self._arm.recover(now))

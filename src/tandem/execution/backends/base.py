@@ -99,6 +99,15 @@ class PacedBackend(Protocol):
 
 
 @runtime_checkable
+class DetailedBackend(Protocol):
+    """A backend whose arm says more of itself than the loop needs."""
+
+    def details(self) -> bytes:
+        """All of it, for who asks through the loop's owner; empty for nothing. Called 50 times a second."""
+        ...
+
+
+@runtime_checkable
 class FollowingBackend(Protocol):
     """A backend whose arm plays whole motions by itself: it is told the course whenever that changes."""
 

@@ -23,6 +23,7 @@ from numpy.typing import NDArray
 from tandem.core.config import from_dict
 from tandem.core.errors import ConfigError
 from tandem.execution.backends.base import BackendError, BackendState, GripperTarget
+from tandem.execution.fci import details
 from tandem.execution.fci.config import JOINTS, FciOptions, load_profile
 from tandem.execution.fci.faults import STATES, STEPS, connection_text, reflex_text
 from tandem.execution.fci.gripper import Gripper
@@ -381,6 +382,10 @@ class FciBackend:
         return ArmReport(
             self._mode, self._text, self._rate, self._lost, self._rejoin.count, self._reflexes, self._recoveries, gripper
         )
+
+    def details(self) -> bytes:
+        """The whole state where that is asked for (``details.decode``)."""
+        return details.encode(self._state) if self.options.details and self._state is not None else b""
 
     # ---- gripper ----------------------------------------------------------------------------------------------------------
 

@@ -93,6 +93,7 @@ class FciOptions:
     answer_within: float = setting(
         0.001, "a command later than this after its state is not sent: the arm has gone on", unit="s", lo=2e-4, hi=60.0
     )
+    details: bool = setting(False, "hand on the arm's whole state, for FrankaRobotState")
     connect_timeout: float = setting(3.0, "how long the controller may take to answer", unit="s", lo=0.1, hi=60.0)
     gripper_timeout: float = setting(
         15.0, "how long the hand may take to answer, its process's start included", unit="s", lo=1.0, hi=60.0

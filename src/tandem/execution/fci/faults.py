@@ -60,4 +60,4 @@ def connection_text(ip: str, error: str) -> str:
         return f"{ip} refuses the connection: activate FCI in Desk, and check that robot_ip is the arm's controller"
     if "not found" in error.lower():
         return f"robot_ip = {ip!r}: no such host; accepted: the IP address of the arm's controller"
-    return f"no connection to the arm at {ip}: {said}"
+    return f"no connection to the arm at {ip}: {said}; check robot_ip, cable, power and this machine's network"
