@@ -118,7 +118,7 @@ class Sampling:
             ]
 
     def prepared(self, modulations: list[Tensor]) -> list[tuple[Tensor, ...]]:
-        """What :meth:`trunk` takes in the place of :meth:`ResidualMLP.modulations`, (1, ...) each: of one step and conditioning."""
+        """What :meth:`trunk` takes in the place of :meth:`ResidualMLP.modulations`, (1, ...): of one conditioning."""
         if not self._film:
             return [(m,) for m in modulations]
         out: list[tuple[Tensor, ...]] = []
