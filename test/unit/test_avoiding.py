@@ -27,7 +27,7 @@ from tandem.tasks.avoiding.arm import ROD_RADIUS, AvoidingArm, Response
 from tandem.tasks.avoiding.config import MODES, SceneConfig, load_avoiding_config, mode
 from tandem.tasks.avoiding.d3il import convert
 from tandem.tasks.avoiding.dataset import blends, usable, windows
-from tandem.tasks.avoiding.practice import rollouts, successes
+from tandem.tasks.avoiding.practice import Rollouts, contacts, corrections, rollouts, successes
 from tandem.tasks.avoiding.problem import ACTUAL, MOVE, TEMPERATURE, AvoidingProblem
 from tandem.tasks.avoiding.rollout import play
 from tandem.tasks.avoiding.scene import Scene
@@ -218,22 +218,40 @@ def test_demonstrations_that_would_touch_are_left_out_and_blends_keep_their_way(
         windows([], SETTINGS)
 
 
-def test_practice_keeps_what_ends_well_and_plays_as_the_arm_would() -> None:
-    desired, actual = rollouts(load_policy(), 24, 5, SETTINGS)
-    assert desired.shape == actual.shape and desired.shape[0] == 24
-    for d, p in zip(desired[:4], actual[:4], strict=True):
+def test_practice_plays_as_the_arm_would_and_goes_on_from_anywhere() -> None:
+    whole = rollouts(load_policy(), 24, 5, SETTINGS)
+    assert whole.desired.shape == whole.actual.shape == whole.velocity.shape and whole.desired.shape[0] == 24
+    for d, p in zip(whole.desired[:4], whole.actual[:4], strict=True):
         assert np.allclose(p, Response(SETTINGS).play(d), atol=1e-9)
-    step = np.diff(desired, axis=1)
+    step = np.diff(whole.desired, axis=1)
     assert (step >= np.array(SETTINGS.action_low) - 1e-12).all() and (step <= np.array(SETTINGS.action_high) + 1e-12).all()
-    kept = successes(desired, actual, SETTINGS, 24)
-    assert len(kept) >= 12
-    for d, p, way in kept:
-        assert mode(p, SETTINGS) == way and demos.clearance(p, SETTINGS) >= 0.006 and len(d) == len(p)
-    through = np.array(SETTINGS.start) + np.outer(np.arange(60), [-0.0015, 0.0115])  # meets the first pillar
-    short = actual[:1, :20]
-    assert successes(through[None], through[None], SETTINGS, 5) == [] == successes(short, short, SETTINGS, 5)
-    most = max(sum(w == way for *_, w in kept) for _, _, way in kept)
-    assert most > 1 and len(successes(desired, actual, SETTINGS, 1)) == len({w for *_, w in kept})
+    n, at = np.array([3, 3, 7]), np.array([20, 25, 30])
+    later = rollouts(load_policy(), 3, 6, SETTINGS, 4, whole.at(n, at))
+    for m, (k, s) in enumerate(zip(n, at, strict=True)):
+        before = np.concatenate([whole.desired[k, :s], later.desired[m]])
+        assert np.allclose(Response(SETTINGS).play(before)[s:], later.actual[m], atol=1e-9), "its speed is part of a state"
+
+
+def test_practice_corrects_contacts_and_keeps_what_ends_well() -> None:
+    ahead = np.array(SETTINGS.start) + np.outer(np.arange(60), [-0.0015, 0.0115])  # meets the first pillar
+    round_it = next(p for p in usable(demos.scripted(MODES, 0, SETTINGS), SETTINGS))[1]
+    length = max(len(ahead), len(round_it))
+    actual = np.stack([np.pad(p, ((0, length - len(p)), (0, 0)), mode="edge") for p in (ahead, round_it, ahead[:5])])
+    played = Rollouts(actual, actual, np.zeros_like(actual))
+    hit = contacts(played, SETTINGS)
+    assert hit[0] > 0 and (hit[1:] == -1).all()
+    assert demos.clearance(ahead[: hit[0]], SETTINGS) >= 0.0 > demos.clearance(ahead[: hit[0] + 1], SETTINGS)
+    good = successes(played, SETTINGS)
+    assert good[0] is None and good[1] is not None and good[2] is None, "contact; goal; not there in time"
+
+    policy = load_policy()
+    found = corrections(policy, 60, 11, SETTINGS)
+    assert found
+    for d, p, _ in found:
+        crossed = int(np.argmax(p[:, 1] > SETTINGS.goal_y))
+        assert len(d) == len(p) and crossed > 0 and demos.clearance(p[: crossed + 1], SETTINGS) >= 0.006
+    missed = contacts(rollouts(policy, 60, 11, SETTINGS), SETTINGS)
+    assert len(found) <= 12 * (missed > 0).sum(), "three of each of four moments at most"
 
 
 def test_files_of_demonstrations_round_trip_and_bad_ones_are_named(tmp_path: Path, scripted: list[np.ndarray]) -> None:

@@ -45,7 +45,7 @@ OPTION_HELP = {
     "data": "File of demonstrations to train on (.npz of `tandem data import`); default: scripted ones.",
     "source": "Where those demonstrations are from and under what licence, for the manifest.",
     "blended": "Blends of demonstrations to add.",
-    "rounds": "Rounds of practice: train anew on the policy's own successes.",
+    "rounds": "Rounds of practice: train anew with corrections of the policy's own contacts.",
 }
 
 

@@ -169,7 +169,7 @@ class NetworkDenoiser:
         self._index = torch.arange(schedule.steps + 1, device=self._device)
         self._sampling = Sampling(self.network)
         self._cond: Tensor | None = None
-        self._modulations: dict[int, list[Tensor]] = {}
+        self._modulations: list[Tensor] = []
         self._prepared: dict[int, list[tuple[Tensor, ...]]] = {}
 
     @property
@@ -187,22 +187,24 @@ class NetworkDenoiser:
         if cond.ndim == 2:
             output = self.network(x, self._index[i : i + 1], cond)
         elif torch.is_grad_enabled():
-            output = self.network.trunk(x, self._modulated(i, cond))
+            output = self.network.trunk(x, [m[i - 1 : i] for m in self._modulated(cond)])
         else:
-            modulations = self._modulated(i, cond)
+            modulations = self._modulated(cond)
             if i not in self._prepared:
-                self._prepared[i] = self._sampling.prepared(modulations)
+                self._prepared[i] = self._sampling.prepared([m[i - 1 : i] for m in modulations])
             output = self._sampling.trunk(x, self._prepared[i])
         x0 = to_clean(self.parametrisation, output, x, self.schedule.signal(i), self.schedule.noise(i))
         return x0 if self.clip is None else x0.clamp(-self.clip, self.clip)
 
-    def _modulated(self, i: int, cond: Tensor) -> list[Tensor]:
-        """The network's modulations at step ``i``, kept as long as ``cond`` (C,) stays: JM2D comes by each step many times."""
+    def _modulated(self, cond: Tensor) -> list[Tensor]:
+        """The network's modulations (I, ...) at all steps, in one pass, kept as long as ``cond`` (C,) stays.
+
+        One by one they cost a third of a plan of few rows.
+        """
         if self._cond is None or not torch.equal(cond, self._cond):
-            self._cond, self._modulations, self._prepared = cond.clone(), {}, {}
-        if i not in self._modulations:
-            self._modulations[i] = self.network.modulations(self._index[i : i + 1], cond[None])
-        return self._modulations[i]
+            self._cond, self._prepared = cond.clone(), {}
+            self._modulations = self.network.modulations(self._index[1:], cond[None])
+        return self._modulations
 
     def normalise(self, x: Tensor) -> Tensor:
         """Chunks (..., H, D) in the data's units -> normalised."""

@@ -52,7 +52,7 @@ def step_mean(schedule: Schedule, x: Tensor, x0: Tensor, i: int, j: int, eta: fl
     """Mean (N, H, D) and standard deviation of the reverse step i -> j < i given the clean estimate ``x0``."""
     sigma = schedule.sigma(i, j, eta)
     keep = math.sqrt(max(1.0 - schedule.alpha_bar[j] - sigma * sigma, 0.0)) / schedule.noise(i)
-    return keep * x + (schedule.signal(j) - keep * schedule.signal(i)) * x0, sigma
+    return torch.add(keep * x, x0, alpha=schedule.signal(j) - keep * schedule.signal(i)), sigma
 
 
 def step(schedule: Schedule, x: Tensor, x0: Tensor, i: int, j: int, eta: float, generator: torch.Generator) -> Tensor:

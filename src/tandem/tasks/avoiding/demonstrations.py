@@ -29,11 +29,17 @@ ROUND, AWAY = 0.09, 0.022
 
 def clearance(path: Array, settings: AvoidingConfig) -> float:
     """Least distance [m] of the rod's surface from any pillar along the polyline ``path`` (T, 2)."""
+    return float(clearances(path, settings).min())
+
+
+def clearances(path: Array, settings: AvoidingConfig) -> Array:
+    """(T - 1,) the same for each segment of ``path`` (T, 2)."""
     pillars = np.array(settings.pillars)
     a, along = path[:-1, None], np.diff(path, axis=0)[:, None]
     t = ((pillars[:, :2] - a) * along).sum(-1) / np.maximum((along * along).sum(-1), 1e-18)
     nearest = a + np.clip(t, 0.0, 1.0)[..., None] * along
-    return float((np.linalg.norm(nearest - pillars[:, :2], axis=-1) - pillars[:, 2]).min() - ROD_RADIUS)
+    least: Array = (np.linalg.norm(nearest - pillars[:, :2], axis=-1) - pillars[:, 2]).min(1) - ROD_RADIUS
+    return least
 
 
 def gaps(settings: AvoidingConfig) -> Rows:

@@ -60,9 +60,9 @@ def windows(demonstrations: list[Demonstration]) -> tuple[torch.Tensor, torch.Te
     return torch.from_numpy(np.concatenate(chunks)), torch.from_numpy(np.concatenate(conds))
 
 
-def training_settings(steps: int = 12_000, seed: int = 0) -> TrainingConfig:
+def training_settings(steps: int = 16_000, seed: int = 0) -> TrainingConfig:
     """How the shipped weights are trained."""
-    network = MLPConfig(width=256, blocks=3, embedding=128)
+    network = MLPConfig(width=128, blocks=3, embedding=128)
     return TrainingConfig(
         network=network, schedule=ScheduleConfig("cosine", 16), steps=steps, seed=seed, batch=256, ema=0.999, clip=1.0
     )
@@ -76,7 +76,7 @@ def demonstrations(config: DemonstrationConfig) -> list[Demonstration]:
 
 
 def run(
-    out: Path | None = None, *, steps: int = 12_000, seed: int = 0, device: str = "cpu",
+    out: Path | None = None, *, steps: int = 16_000, seed: int = 0, device: str = "cpu",
     progress: Callable[[int, float], None] | None = None, config: DemonstrationConfig | None = None,
 ) -> Path:
     """Demonstrate, train, save weights and manifest.
