@@ -57,7 +57,7 @@ def test_shipped_weights_are_small_and_training_repeats_itself_from_either_sourc
     assert weights_path().stat().st_size < 5_000_000
     notes = read_manifest(weights_path())["notes"]
     assert notes["task"] == "avoiding" and "tandem train avoiding" in notes["command"] and "MIT" in notes["origin"]["source"]
-    few = {"steps": 2, "blended": 8, "rounds": 1}
+    few = {"steps": 2, "blended": 8, "rounds": 1, "played": 6}
     out = run(tmp_path / "a.safetensors", **few)  # type: ignore[arg-type]
     assert out.read_bytes() == run(tmp_path / "b.safetensors", **few).read_bytes()  # type: ignore[arg-type]
     write(tmp_path / "d.npz", scripted(24, 7, load_avoiding_config()))

@@ -6,7 +6,6 @@ import re
 import socket
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
 
 import numpy as np
 import pytest
@@ -14,14 +13,12 @@ import pytest
 from tandem.core.config import from_dict
 from tandem.core.errors import ConfigError
 from tandem.core.paths import share_dir
-from tandem.execution.backends import fci
 from tandem.execution.backends.base import BackendError
 from tandem.execution.backends.fci import SETTLED, make
 from tandem.execution.fci.config import FciOptions, load_profile
 from tandem.execution.fci.faults import connection_text, reflex_text
 from tandem.execution.fci.rejoin import FARTHEST, PERIOD, Rejoin
 from tandem.execution.fci.setup import check_arm, joint_frames, loop_config
-from tandem.execution.types import Command, Mode
 from tandem.robots.kinematics import fk
 from tandem.robots.model import load_arm
 from tandem.safety.backup import BackupFamily
@@ -179,43 +176,6 @@ def test_too_many_cycles_answered_late_stop_the_arm() -> None:
     assert ask(0.95, 300) == ""
     assert "CPU isolation" in ask(0.7, 10)
     assert ask(0.7, SETTLED) == "", "it counts anew after the stop"
-
-
-def test_a_state_that_waited_while_the_loop_was_held_up_is_not_answered(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Held up within a read, libfranka hands over the oldest state that has come; the arm is some cycles further."""
-    pytest.importorskip("pylibfranka")
-    now, robot_time, sent, asked = 100.0, 5.0, list[list[float]](), list[bool]()
-    monkeypatch.setattr(fci.time, "monotonic", lambda: now)
-    backend, rest = make({"ip": "127.0.0.1"}), np.zeros(7)
-    after_gap = backend._rejoin.after_gap
-
-    def judged(*values: Any) -> bool:
-        asked.append(True)
-        return after_gap(*values)
-
-    monkeypatch.setattr(backend._rejoin, "after_gap", judged)
-
-    def cycle(wall: float, arm: float) -> int:
-        """Times [ms] that go on until the state is read, here and at the arm; how many answers that makes."""
-        nonlocal now, robot_time
-        now, robot_time, before = now + 1e-3 * wall, robot_time + 1e-3 * arm, len(sent)
-        zero = [0.0] * 7
-        state = SimpleNamespace(
-            robot_mode=SimpleNamespace(name="Move"), q=zero, dq=zero, q_d=zero, dq_d=zero, ddq_d=zero,
-            control_command_success_rate=1.0, time=SimpleNamespace(to_sec=lambda at=robot_time: at),
-        )  # fmt: skip
-        backend._control = SimpleNamespace(readOnce=lambda: (state, None), writeOnce=lambda command: sent.append(command.q))
-        backend.wait()
-        backend.write(Command(rest, rest, rest, 0.0, Mode.HEAD), robot_time)
-        return len(sent) - before
-
-    backend._robot = SimpleNamespace()
-    assert [cycle(1.0, 1.0), cycle(1.4, 1.0), cycle(0.6, 1.0)] == [1, 1, 1] and not asked, "a little late is not held up"
-    lost = backend.report().lost_cycles
-    assert cycle(5.2, 1.0) == 0, "the oldest of five states: four cycles are gone"
-    assert cycle(0.0, 4.0) == 1 and asked == [True], "the newest, and the way back is looked at"
-    assert backend.report().lost_cycles - lost == 4
-    assert [cycle(1.0, 1.0), cycle(4.0, 4.0)] == [1, 1] and len(asked) == 2, "held up outside a read: the newest comes at once"
 
 
 @pytest.mark.parametrize(("modes", "said", "text"), [

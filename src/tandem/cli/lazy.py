@@ -45,6 +45,7 @@ OPTION_HELP = {
     "data": "File of demonstrations to train on (.npz of `tandem data import`); default: scripted ones.",
     "source": "Where those demonstrations are from and under what licence, for the manifest.",
     "blended": "Blends of demonstrations to add.",
+    "played": "Episodes that the policy plays in each round of practice.",
     "rounds": "Rounds of practice: train anew with corrections of the policy's own contacts.",
 }
 

@@ -76,9 +76,7 @@ class FciBackend:
         self._clock = 0.0  #: the arm's clock at the last state [s]
         self._elapsed = PERIOD
         self._in_motion = 0  #: cycles since control was taken
-        self._wall = time.monotonic()  #: when the last state was read [s]
-        self._stale = False  #: whether it had waited for this process, which was held up
-        self._skipped = False  #: whether the last state got no answer
+        self._wall = time.monotonic()
         self._fault: BackendError | None = None  #: to be raised once
         self._mode, self._text = ArmState.DISCONNECTED, ""
         self._rejoin = Rejoin(JOINTS)
@@ -200,10 +198,6 @@ class FciBackend:
             if not fresh and self._clock:
                 self._elapsed = max(clock - self._clock, 1e-4)
             self._clock = clock
-            # of the states that came while this process was held up within a read, libfranka hands over the oldest; an answer
-            # to it is no answer to the cycle that runs. The next read takes the newest.
-            late = time.monotonic() - self._wall - self._elapsed
-            self._stale = not fresh and late > self.options.answer_within
             self._after_reading()
         except Exception as error:
             self._lose(error)
@@ -220,7 +214,6 @@ class FciBackend:
             self._control = robot.start_torque_control()
             self._torque = np.zeros(JOINTS)
         self._rejoin.drop()
-        self._skipped = False
         self._in_motion = 0
 
     def _after_reading(self) -> None:
@@ -253,10 +246,8 @@ class FciBackend:
         if self._control is None:
             self._armed = self._ready and command.mode < Mode.STOPPING
             return
-        if self._stale or time.monotonic() - self._wall > self.options.answer_within:
-            self._skipped = True  # held up: the next state tells where the arm has gone meanwhile
-            self._lost += 1
-            return
+        if time.monotonic() - self._wall > self.options.answer_within:
+            return  # held up in between: the next state tells how many cycles are lost
         try:
             self._control.writeOnce(self._message(command))
         except Exception as error:
@@ -268,7 +259,7 @@ class FciBackend:
     def _message(self, command: Command) -> Any:
         if self.options.interface == "torque":
             return self._torques(command)
-        gap, self._skipped = self._elapsed > 1.5 * PERIOD or self._skipped, False
+        gap = self._elapsed > 1.5 * PERIOD
         if gap:
             s = self._state
             reference = (np.array(s.q_d), np.array(s.dq_d), np.array(s.ddq_d))

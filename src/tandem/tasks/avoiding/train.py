@@ -33,8 +33,6 @@ logger = logging.getLogger(__name__)
 SCRIPTED = 96
 #: noise on the state that the policy is conditioned on, of each value's range
 CONDITION_NOISE = 0.01
-#: rollouts a round of practice
-ROLLOUTS = 2500
 
 
 def weights_path(name: str | None = None) -> Path:
@@ -62,14 +60,16 @@ def training_settings(steps: int = 20_000, seed: int = 0) -> TrainingConfig:
 
 def run(
     out: Path | None = None, *, data: Path | None = None, source: str = "", blended: int = 4000, rounds: int = 2,
-    steps: int = 20_000, seed: int = 0, device: str = "cpu", progress: Callable[[int, float], None] | None = None,
+    played: int = 2500, steps: int = 20_000, seed: int = 0, device: str = "cpu",
+    progress: Callable[[int, float], None] | None = None,
 ) -> Path:
     """Make the data, train, save weights and manifest.
 
     Args:
         out: ``.safetensors`` to write; default the shipped weights' place. data: file of demonstrations, see
             :func:`tandem.tasks.avoiding.demonstrations.read`; default scripted ones. source: where they are from and under what
-            licence, for the manifest. blended: blends of them. rounds: of practice. steps: optimiser steps of each training.
+            licence, for the manifest. blended: blends of them. rounds: of practice. played: episodes in each.
+            steps: optimiser steps of each training.
         progress: called with (steps done in this training, loss).
 
     Raises:
@@ -90,7 +90,7 @@ def run(
         ways = [*followed, *blends(followed, blended, seed, settings)]
         outcome = _trained(ways, steps, seed, device, progress, settings)
         for n in range(rounds):
-            corrected = corrections(outcome.denoiser, ROLLOUTS, 100 * (seed + 1) + 2 * n, settings)
+            corrected = corrections(outcome.denoiser, played, 100 * (seed + 1) + 2 * n, settings)
             logger.info("avoiding: practice %d of %d: %d corrections", n + 1, rounds, len(corrected))
             ways += corrected
             outcome = _trained(ways, steps, seed, device, progress, settings)
@@ -102,7 +102,7 @@ def run(
     outcome.save(
         out, task="avoiding", demonstrations=len(demonstrations), followed=len(followed), blends=blended, origin=origin,
         command=f"tandem train avoiding{'' if data is None else ' --data ' + data.name} --blended {blended} --rounds {rounds} "
-        f"--steps {steps} --seed {seed}", minutes=round((time.monotonic() - began) / 60.0, 1),
+        f"--played {played} --steps {steps} --seed {seed}", minutes=round((time.monotonic() - began) / 60.0, 1),
     )
     return out
 
