@@ -118,21 +118,24 @@ class Sampling:
             ]
 
     def prepared(self, modulations: list[Tensor]) -> list[tuple[Tensor, ...]]:
-        """What :meth:`trunk` takes in the place of :meth:`ResidualMLP.modulations`."""
+        """What :meth:`trunk` takes in the place of :meth:`ResidualMLP.modulations` (1, ...) of one step and conditioning."""
         if not self._film:
             return [(m,) for m in modulations]
-        return [(1.0 + scale, shift) for scale, shift in (m.chunk(2, dim=-1) for m in modulations)]
+        out: list[tuple[Tensor, ...]] = []
+        for ((weight, bias), _, _), m in zip(self._blocks, modulations, strict=True):
+            scale, shift = m[0].chunk(2)  # one row for all chunks: FiLM is another weight and bias of the norm before it
+            out.append((weight * (1.0 + scale), torch.addcmul(shift, bias, 1.0 + scale)))
+        return out
 
     def trunk(self, x: Tensor, prepared: list[tuple[Tensor, ...]]) -> Tensor:
         """(B, H, D) from chunks (B, H, D)."""
         weight, bias = self._stem
         h = torch.addmm(bias, x.flatten(1), weight)
         for (norm, inner, outer), m in zip(self._blocks, prepared, strict=True):
-            z = torch.layer_norm(h, self._width, *norm)
-            if self._film:
-                z = torch.addmm(inner[1], torch.addcmul(m[1], z, m[0]), inner[0])
-            else:
-                z = torch.addmm(inner[1], z, inner[0]).add_(m[0])
+            weight, bias = (m[0], m[1]) if self._film else norm
+            z = torch.addmm(inner[1], torch.layer_norm(h, self._width, weight, bias), inner[0])
+            if not self._film:
+                z.add_(m[0])
             h.add_(torch.addmm(outer[1], nn.functional.silu(z, inplace=True), outer[0]))
         z = nn.functional.silu(torch.layer_norm(h, self._width, *self._norm), inplace=True)
         return torch.addmm(self._head[1], z, self._head[0]).view(x.shape)
