@@ -118,7 +118,7 @@ class Sampling:
             ]
 
     def prepared(self, modulations: list[Tensor]) -> list[tuple[Tensor, ...]]:
-        """What :meth:`trunk` takes in the place of :meth:`ResidualMLP.modulations` (1, ...) of one step and conditioning."""
+        """What :meth:`trunk` takes in the place of :meth:`ResidualMLP.modulations`, (1, ...): of one conditioning."""
         if not self._film:
             return [(m,) for m in modulations]
         out: list[tuple[Tensor, ...]] = []
@@ -132,8 +132,8 @@ class Sampling:
         weight, bias = self._stem
         h = torch.addmm(bias, x.flatten(1), weight)
         for (norm, inner, outer), m in zip(self._blocks, prepared, strict=True):
-            weight, bias = (m[0], m[1]) if self._film else norm
-            z = torch.addmm(inner[1], torch.layer_norm(h, self._width, weight, bias), inner[0])
+            scale, shift = (m[0], m[1]) if self._film else norm
+            z = torch.addmm(inner[1], torch.layer_norm(h, self._width, scale, shift), inner[0])
             if not self._film:
                 z.add_(m[0])
             h.add_(torch.addmm(outer[1], nn.functional.silu(z, inplace=True), outer[0]))
