@@ -61,7 +61,11 @@ def windows(demonstrations: list[Demonstration]) -> tuple[torch.Tensor, torch.Te
 
 
 def training_settings(steps: int = 16_000, seed: int = 0) -> TrainingConfig:
-    """How the shipped weights are trained."""
+    """How the shipped weights are trained.
+
+    A network twice as wide makes no better policy (.92 of 60 episodes against .93, tuning seeds, no padding) at four times the
+    cost a row.
+    """
     network = MLPConfig(width=128, blocks=3, embedding=128)
     return TrainingConfig(
         network=network, schedule=ScheduleConfig("cosine", 16), steps=steps, seed=seed, batch=256, ema=0.999, clip=1.0
