@@ -42,7 +42,7 @@ AHEAD, MARGIN = "+ahead", 0.003
 METHODS: dict[str, dict[str, Any]] = {
     "policy": {"method": "policy"},
     "jm2d": _JM2D,
-    "jm2d_tight": {**_JM2D, "tighten": 0.005},
+    "jm2d_tight": {**_JM2D, "tighten": 0.01},
     "jm2d_archive": {**_JM2D, "archive": True},
     f"jm2d{AHEAD}": _JM2D,
     "best_of_n": {**_BEST, "rows": ROWS},
@@ -94,6 +94,7 @@ PAPER: dict[str, tuple[tuple[float, float], ...]] = {
     "tight, u=5": ((0.68, 1.83), (0.65, 1.15), (0.82, 0.59), (0.63, 0.65)),
     "tight, u=10": ((0.70, 1.6), (0.81, 0.41), (0.84, 0.38), (0.73, 0.49)),
 }
+PAPER["jm2d_tight"] = PAPER["jm2d"]
 #: safety rate of DiRecT's Table 6
 PAPER_DIRECT = {
     "policy": 0.06, "mpd_tweedie": 0.88, "pdm": 0.77, "safediffuser": 0.37, "safediffuser_res": 0.22, "safediffuser_tvs": 0.30
@@ -102,9 +103,11 @@ NOTES = """Avoiding: every method's settings are in `src/tandem/bench/jm2d_avoid
 figure labels DPCC's top-right geometry as its first panel, so that the paper's columns Top Left and Top Right
 may be swapped: `paper_swapped` is the other column. `direct`: DiRecT's scene, with its safety rate as `paper`. The arm is the
 FR3 model in MuJoCo with the response of D3IL's arm fitted to it, not D3IL's own simulation: figures of other papers are beside
-ours, not measured in the same run. JM2D has N = 32 here; the paper does not say its N for this task. `+ahead`: V = exp(-J / 1 cm)
-with J the shortest way from the chunk's end to the goal line round constraints *and pillars*, the pillars are constraints, and
-plans keep 3 mm more distance: knowledge that the other rows and the paper's methods do not have. Every step is planned anew.
+ours, not measured in the same run. JM2D has N = 32 here; the paper does not say its N for this task, nor whether Table 1's
+JM2D is tight; A.2's rows suggest it (u = 10: .70 .81 .84 .73 tight, .51 .60 .57 .71 plain), so that its figures stand beside
+both. Tight is 10 mm here, chosen on other seeds. `+ahead`: V = exp(-J / 1 cm) with J the shortest way from the chunk's end to
+the goal line round constraints *and pillars*, the pillars are constraints, and plans keep 3 mm more distance: knowledge that
+the other rows and the paper's methods do not have. Every step is planned anew.
 Methods that judge their chunks by V (JM2D, best-of-N, steering, Gibbs) do not play what they find infeasible: the arm holds for
 a step and they draw again; the paper does not say what its JM2D does then. V asks for the desired positions, too: they are where
 a held arm comes to rest."""
