@@ -21,6 +21,8 @@ _STYLE: Any = {"svg.fonttype": "none", "svg.hashsalt": "tandem", "font.family": 
 #: episodes drawn in a panel
 MOST = 30
 _X, _Y = (0.22, 0.78), (-0.3, 0.38)
+#: where the colours come round again
+MARKERS = "osD^vPX"
 
 
 def _ground(ax: Axes, name: str) -> None:
@@ -66,22 +68,26 @@ def paths(path: Path, results: dict[str, dict[str, Any]], scenes: tuple[str, ...
 
 
 def cost(path: Path, rows: list[dict[str, Any]], scenes: tuple[str, ...]) -> None:
-    """Safe success against network rows a plan, a panel a scene; names beside the points."""
+    """Safe success against network rows a plan, a panel a scene; points of equal cost stand a little apart."""
     shown = [s for s in scenes if any(r["condition"] == s for r in rows)]
     if not shown:
         return
+    methods = list(dict.fromkeys(r["method"] for r in rows if r["condition"] in shown))
     with matplotlib.rc_context(_STYLE):
-        figure = Figure(figsize=(4.2 * len(shown), 3.6), layout="constrained")
+        figure, handles = Figure(figsize=(3.0 * len(shown) + 2.0, 3.6), layout="constrained"), {}
         for ax, scene in zip(np.ravel(figure.subplots(1, len(shown), squeeze=False, sharey=True)), shown, strict=True):
-            for n, r in enumerate(r for r in rows if r["condition"] == scene):
-                s = r["safe_success"]
-                colour = CYCLE[n % len(CYCLE)]
-                at = max(r["network_rows"], 1.0)
-                ax.errorbar(at, s["mean"], [[s["mean"] - s["lo"]], [s["hi"] - s["mean"]]], color=colour, marker="o", ms=3, lw=0.7)
-                ax.annotate(r["method"], (at, s["mean"]), fontsize=6, color=colour, xytext=(2, 2), textcoords="offset points")
+            for r in (r for r in rows if r["condition"] == scene):
+                n, s = methods.index(r["method"]), r["safe_success"]
+                at = max(r["network_rows"], 1.0) * 1.07 ** (n % 5 - 2)
+                handles[r["method"]] = ax.errorbar(
+                    at, s["mean"], [[s["mean"] - s["lo"]], [s["hi"] - s["mean"]]], color=CYCLE[n % len(CYCLE)],
+                    marker=MARKERS[n // len(CYCLE) % len(MARKERS)], ms=4, lw=0.7,
+                )
             ax.set(xscale="log", xlabel="network rows a plan", title=scene, ylim=(-0.03, 1.1))
             ax.xaxis.set_major_locator(LogLocator(subs=(1.0, 3.0)))
             ax.xaxis.set_major_formatter(StrMethodFormatter("{x:,.0f}"))
             ax.xaxis.set_minor_formatter(NullFormatter())
         figure.axes[0].set_ylabel("safe success")
+        named = [m for m in methods if m in handles]
+        figure.legend([handles[m] for m in named], named, loc="outside right upper", fontsize=7, ncols=1 + len(named) // 20)
         figure.savefig(path, metadata={"Date": None})
