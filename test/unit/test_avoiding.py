@@ -29,7 +29,7 @@ from tandem.tasks.avoiding.d3il import convert
 from tandem.tasks.avoiding.dataset import blends, usable, windows
 from tandem.tasks.avoiding.practice import Rollouts, contacts, corrections, rollouts, successes
 from tandem.tasks.avoiding.problem import ACTUAL, MOVE, TEMPERATURE, AvoidingProblem
-from tandem.tasks.avoiding.rollout import play
+from tandem.tasks.avoiding.rollout import DRAWS, play
 from tandem.tasks.avoiding.scene import Scene
 from tandem.tasks.avoiding.train import load_policy
 
@@ -304,7 +304,8 @@ def test_potential_is_one_exactly_where_no_sampled_point_of_the_path_violates(de
     t = torch.linspace(0.0, 1.0, 200, dtype=torch.float64)[:, None]
     seen = set()
     for n in range(300):
-        paths = (torch.cat([state[None, 2:], x[n, 1:, part].double()]) for part in (slice(ACTUAL, MOVE), slice(ACTUAL)))
+        moved = [state + (row - x[n, 0, :MOVE].double()) for row in x[n, 1:, :MOVE].double()]
+        paths = (torch.stack([state[2:], *(m[part] for m in moved)]) for part in (slice(ACTUAL, MOVE), slice(ACTUAL)))
         depth = sum(
             max(0.0, -float(s.distance(a + t * (b - a)).min())) for path in paths for a, b in itertools.pairwise(path)
             if float(a[1]) < SETTINGS.goal_y
@@ -373,12 +374,13 @@ def test_way_ahead_is_straight_where_free_longer_round_pillars_and_none_from_dea
     left, right = torch.tensor([[0.52, 0.08]]), torch.tensor([[0.62, -0.02]])  # DPCC's line closes the right gap
     assert float(WayAhead(scene("top_left"))(right)[0]) > 1.0 > float(ahead(right)[0])
     assert float(WayAhead(scene("top_left"))(left)[0]) < 0.4
-    problem = AvoidingProblem(scene("top_left"), torch.zeros(4), denoiser, ahead=WayAhead(scene("top_left")))
+    now = torch.tensor([0.49, 0.0, 0.49, 0.0], dtype=torch.float64)
+    problem = AvoidingProblem(scene("top_left"), now, denoiser, ahead=WayAhead(scene("top_left")))
     x = chunks(50, 6)
     grid = checked(problem.grid(problem.evaluate(x), torch.zeros(1, 0)), (50, 1), "grid")
     ok = grid.feasible[:, 0]
     assert 0 < int(ok.sum()) < 50
-    want = WayAhead(scene("top_left"))(x[ok, -1, ACTUAL:MOVE])
+    want = WayAhead(scene("top_left"))(now[ACTUAL:] + (x[ok, -1].double() - x[ok, 0].double())[:, ACTUAL:MOVE])
     assert torch.allclose(grid.cost[ok, 0], want) and torch.allclose(grid.log_v[ok, 0], -want / TEMPERATURE)
     shut = SceneConfig("shut", circles=((0.5, 0.08, 0.16), (0.15, 0.08, 0.188), (0.85, 0.08, 0.188)))
     with pytest.raises(InputError, match=r"no (free )?way"):
@@ -447,8 +449,9 @@ def test_what_a_sampler_finds_infeasible_is_not_played_unless_the_arm_is_outside
     held = play(Scripted(straight, feasible=0), denoiser, s, arm, generator, hold=True)  # type: ignore[arg-type]
     assert not held.reached and held.steps == SETTINGS.max_steps == held.infeasible and held.violations == 0
     assert float(np.abs(held.path - held.path[0]).max()) < 1e-3, "the arm has stayed where it was"
+    assert held.rows == 7 * DRAWS * held.plans, "it has drawn again each time"
     played = play(Scripted(straight, feasible=0), denoiser, s, arm, generator)  # type: ignore[arg-type]
-    assert played.touched == "pillar0" and played.infeasible == played.plans
+    assert played.rows == 7 * played.plans and played.touched == "pillar0" and played.infeasible == played.plans
     across = Scene(SceneConfig("across", circles=((0.52, -0.18, 0.03),)), SETTINGS)
     entered = play(Scripted(straight, feasible=9), denoiser, across, arm, generator, hold=True)  # type: ignore[arg-type]
     assert entered.violations > 3 and entered.path[-1, 1] > -0.15, "from within it goes on"

@@ -66,7 +66,7 @@ METHODS: dict[str, dict[str, Any]] = {
     "pdm": {"method": "pdm", "k_samples": 1},
     "truncation": {"method": "truncation", "k_samples": 1},
 }
-#: these judge their chunks by V: what they find infeasible is not played, the arm holds for a step and they try again
+#: these judge their chunks by V: what they find infeasible is not played (``hold`` of :func:`play`)
 HOLDING = ("jm2d", "best_of", "steered", "gibbs")
 #: these are played a fifth as often: the paper has no figure for them, and some take a second a plan
 SELDOM = (
@@ -108,9 +108,10 @@ JM2D is tight; A.2's rows suggest it (u = 10: .70 .81 .84 .73 tight, .51 .60 .57
 both. Tight is 10 mm here, chosen on other seeds. `+ahead`: V = exp(-J / 1 cm) with J the shortest way from the chunk's end to
 the goal line round constraints *and pillars*, the pillars are constraints, and plans keep 3 mm more distance: knowledge that
 the other rows and the paper's methods do not have. Every step is planned anew.
-Methods that judge their chunks by V (JM2D, best-of-N, steering, Gibbs) do not play what they find infeasible: the arm holds for
-a step and they draw again; the paper does not say what its JM2D does then. V asks for the desired positions, too: they are where
-a held arm comes to rest."""
+Methods that judge their chunks by V (JM2D, best-of-N, steering, Gibbs) do not play what they find infeasible: they draw anew, up
+to four times (rows and time of a plan hold all of these), then the arm holds for a step; the paper does not say what its JM2D
+does then. V asks for the desired positions, too: they are where a held arm comes to rest. All see the same V: positions of a chunk
+count relative to its first state, which is set to the present one."""
 
 
 @lru_cache(maxsize=2)

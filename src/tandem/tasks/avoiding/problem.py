@@ -2,7 +2,9 @@
 
 A chunk (H, 6) holds desired position, actual position and change of the desired one at each step. V(x) = 1 where both positions
 it predicts, each joined by straight lines from the present actual one, keep the scene's constraints; 0 elsewhere. (The desired
-one counts, too: it is where the arm comes to rest when no plan follows.) The pillars are not among them: those the policy has
+one counts, too: it is where the arm comes to rest when no plan follows.) Predicted is how the positions *change* from the chunk's
+first state on, added to the present one: the first state itself is off by some millimetres, and what follows by the same. The
+pillars are not among them: those the policy has
 learned. As in the paper no dynamics are used, except by DPCC, which asks for them.
 With ``ahead`` the potential is exp(-J / lambda) there, with J the way that is left at the chunk's end.
 """
@@ -69,8 +71,10 @@ class AvoidingProblem:
     def evaluate(self, x: Tensor) -> Judged:
         """Violation along both predicted paths: each segment's deepest, summed; nothing counts beyond the goal line."""
         now = self.state[ACTUAL:MOVE].expand(x.shape[0], 1, 2)
-        path = torch.cat([now, x[:, 1:, ACTUAL:MOVE].double()], dim=1)
-        desired = torch.cat([now, x[:, 1:, DESIRED:ACTUAL].double()], dim=1)
+        states = x[..., :MOVE].double()
+        states = self.state + (states[:, 1:] - states[:, :1])
+        path = torch.cat([now, states[..., ACTUAL:MOVE]], dim=1)
+        desired = torch.cat([now, states[..., DESIRED:ACTUAL]], dim=1)
         zero = torch.zeros(x.shape[0], dtype=torch.float64, device=x.device)
         cost = zero if self._ahead is None else self._ahead(path[:, -1])
         if self.scene.count == 0:
