@@ -23,15 +23,19 @@ def test_problems_stand_in_the_order_of_their_coupling_and_the_best_is_named() -
         *(row(donut, "4 circles", m, "feasible", v) for m, v in [("sequential", 0.6), ("jm2d", 0.7), ("best_of_n", 1.0)]),
         *(row(padded, "w = 0.2", m, "intervention", v) for m, v in [("rail", 0.5), ("gibbs", 0.3), ("steered", 0.15)]),
         *(row(degraded, "w = 0.2", m, "intervention", v) for m, v in [("rail", 0.5), ("gibbs", 0.3), ("steered", 0.15)]),
+        *(row(donut, "4 circles", m, "length", v) for m, v in [("sequential", 4.0), ("jm2d", 5.0), ("steered", 5.5)]),
         row(padded, "w = 0.1", "rail", "intervention", 0.2),
         {"table": "elsewhere", "condition": "?", "method": "jm2d", "feasible": 1.0},
     ]
     found = rows(table)
     assert [(r["table"], r["condition"], r["metric"]) for r in found] == [
-        (TITLE, "4 circles", "feasible"), (TITLE, "16 circles", "feasible"), (TITLE, "w = 0.2", "intervention"),
+        (TITLE, "4 circles", "feasible"), (TITLE, "16 circles", "feasible"), (TITLE, "4 circles", "length"),
+        (TITLE, "w = 0.2", "intervention"),
     ]
-    assert [(r["best"], r["within_its_interval"]) for r in found] == [("best_of_n", ""), ("jm2d", "best_of_n"), ("steered", "")]
-    assert found[2]["sequential"]["mean"] == 0.5 and found[2]["jm2d"] is None
+    assert [(r["best"], r["within_its_interval"]) for r in found] == [
+        ("best_of_n", ""), ("jm2d", "best_of_n"), ("steered", ""), ("steered", ""),
+    ]
+    assert found[3]["sequential"]["mean"] == 0.5 and found[3]["jm2d"] is None
 
 
 def test_the_front_holds_what_nothing_cheaper_reaches() -> None:

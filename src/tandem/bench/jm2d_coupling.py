@@ -1,17 +1,17 @@
 """Where joint sampling matters: methods at equal budgets of network rows over problems in which x and k are coupled ever closer.
 
 Nothing is measured here: rows of the donut's and the maze's tables are laid side by side, a problem a row. Problems are ordered
-by how often sequential sampling (x first, then the best k for it) succeeds: where that is nearly always, x and k hardly depend on
-each other and rejection is enough.
+by how often sequential sampling (x first, then the best k for it) succeeds, or how well: where that is nearly always, x and k
+hardly depend on each other and rejection is enough.
 """
 
 from __future__ import annotations
 
 from typing import Any
 
-#: (start of a table's title, its metric): feasible pairs on the donut, episodes in the maze
+#: (start of a table's title, its metric): feasible pairs on the donut and the length that is to be great, episodes in the maze
 _SOURCES = (
-    ("Donut, paths", "feasible"), ("Point maze, padded", "safe_success"), ("Point maze, degraded", "safe_success"),
+    ("Donut, paths", "feasible"), ("Donut, paths", "length"), ("Point maze, padded", "safe_success"), ("Point maze, degraded", "safe_success"),
     ("Point maze, padded", "intervention"), ("Point maze, degraded", "intervention"),
 )
 #: sequential sampling goes by two names
