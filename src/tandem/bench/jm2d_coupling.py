@@ -11,7 +11,8 @@ from typing import Any
 
 #: (start of a table's title, its metric): feasible pairs on the donut and the length that is to be great, episodes in the maze
 _SOURCES = (
-    ("Donut, paths", "feasible"), ("Donut, paths", "length"), ("Point maze, padded", "safe_success"), ("Point maze, degraded", "safe_success"),
+    ("Donut, paths", "feasible"), ("Donut, paths", "length"),
+    ("Point maze, padded", "safe_success"), ("Point maze, degraded", "safe_success"),
     ("Point maze, padded", "intervention"), ("Point maze, degraded", "intervention"),
 )
 #: sequential sampling goes by two names

@@ -8,9 +8,9 @@
 - ``mbd``: model-based diffusion (Pan et al. 2024), beta = linspace(1e-4, 1e-2, 100), read at I equally spaced levels. This is the
   "linear" schedule of k in JM2D's Table A.1. Its first 25 steps alone would end at 0.88, hardly any noise; read at equally
   spaced levels it ends where MBD's does, at 0.60.
-- ``log_snr``: noise to signal from 0.001 at i = 1 to 30 at i = I in equal ratios (log SNR linear, as in Lu et al. 2022, Sec. 3.4).
-  Cosine's last noises rise from 0 in equal *differences*: of I = 100 steps seven lie below 0.1, and what depends on details is
-  settled in those.
+- ``log_snr``: noise to signal from 0.001 at i = 1 to 30 at i = I in equal ratios (log SNR linear, as in Lu et al. 2022, Sec.
+  3.4). Cosine's last noises rise from 0 in equal *differences*: of I = 100 steps seven lie below 0.1, and what depends on
+  details is settled in those.
 
 ``final`` moves the end: log alpha_bar is scaled so that ``alpha_bar_I = final``.
 """

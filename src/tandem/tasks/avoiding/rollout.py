@@ -20,8 +20,8 @@ from tandem.tasks.avoiding.scene import Scene
 
 Array = NDArray[np.float64]
 
-#: how often a sampler that judges its chunks draws before the arm holds. A held arm overshoots (its response is underdamped): most
-#: violations of a few millimetres came from there
+#: how often a sampler that judges its chunks draws before the arm holds. A held arm overshoots (its response is underdamped):
+#: most violations of a few millimetres came from there
 DRAWS = 4
 
 
