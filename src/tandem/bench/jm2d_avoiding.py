@@ -111,7 +111,8 @@ the other rows and the paper's methods do not have. Every step is planned anew.
 Methods that judge their chunks by V (JM2D, best-of-N, steering, Gibbs) do not play what they find infeasible: they draw anew, up
 to four times (rows and time of a plan hold all of these), then the arm holds for a step; the paper does not say what its JM2D
 does then. V asks for the desired positions, too: they are where a held arm comes to rest. All see the same V: positions of a
-chunk count relative to its first state, which is set to the present one."""
+chunk count relative to its first state, which is set to the present one; methods that project or follow gradients do so with
+the positions as they stand in the chunk."""
 
 
 @lru_cache(maxsize=2)
