@@ -418,6 +418,20 @@ class Scripted:
         return type("R", (), {"x": x, "feasible": self.at <= self.feasible, "counters": type("C", (), {"network_rows": 7})()})()
 
 
+class Hesitating(Scripted):
+    """Only every fourth draw is feasible, and only then does it go on."""
+
+    def sample(self, problem: AvoidingProblem, denoiser: object, *, generator: object) -> object:
+        """The same actions until they are feasible."""
+        self.draws = getattr(self, "draws", 0) + 1
+        ready = self.draws % DRAWS == 0
+        result = super().sample(problem, denoiser, generator=generator)
+        if not ready:
+            self.at -= SETTINGS.execute
+        result.feasible = ready  # type: ignore[attr-defined]
+        return result
+
+
 def test_episodes_are_judged_by_the_simulated_path(scripted: list[np.ndarray], denoiser: NetworkDenoiser) -> None:
     arm, generator = AvoidingArm(), torch.Generator()
     s = scene("top_left")
@@ -457,4 +471,7 @@ def test_what_a_sampler_finds_infeasible_is_not_played_unless_the_arm_is_outside
     assert entered.violations > 3 and entered.path[-1, 1] > -0.15, "from within it goes on"
     assert entered.infeasible > 3
     inside, outside = (torch.tensor([0.52, y, 0.52, y]) for y in (-0.17, -0.25))
+    hesitating = play(Hesitating(straight), denoiser, s, arm, generator, hold=True)  # type: ignore[arg-type]
+    assert hesitating.infeasible == 0 and hesitating.rows == 7 * DRAWS * hesitating.plans, "the last draw is played"
+    assert hesitating.steps == played.steps and hesitating.touched == "pillar0"
     assert AvoidingProblem(across, inside, denoiser).outside() and not AvoidingProblem(across, outside, denoiser).outside()

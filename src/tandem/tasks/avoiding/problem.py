@@ -4,8 +4,8 @@ A chunk (H, 6) holds desired position, actual position and change of the desired
 it predicts, each joined by straight lines from the present actual one, keep the scene's constraints; 0 elsewhere. (The desired
 one counts, too: it is where the arm comes to rest when no plan follows.) Predicted is how the positions *change* from the chunk's
 first state on, added to the present one: the first state itself is off by some millimetres, and what follows by the same. The
-pillars are not among them: those the policy has
-learned. As in the paper no dynamics are used, except by DPCC, which asks for them.
+pillars are not among the constraints: those the policy has learned. As in the paper no dynamics are used, except by DPCC, which
+asks for them.
 With ``ahead`` the potential is exp(-J / lambda) there, with J the way that is left at the chunk's end.
 """
 
