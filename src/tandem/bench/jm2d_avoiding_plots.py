@@ -13,7 +13,7 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Circle
 from matplotlib.ticker import LogLocator, NullFormatter, StrMethodFormatter
 
-from tandem.bench.plots import CYCLE
+from tandem.bench.plots import CYCLE, MARKERS
 from tandem.tasks.avoiding.config import load_avoiding_config
 from tandem.tasks.avoiding.scene import Scene
 
@@ -21,8 +21,6 @@ _STYLE: Any = {"svg.fonttype": "none", "svg.hashsalt": "tandem", "font.family": 
 #: episodes drawn in a panel
 MOST = 30
 _X, _Y = (0.22, 0.78), (-0.3, 0.38)
-#: where the colours come round again
-MARKERS = "osD^vPX"
 
 
 def _ground(ax: Axes, name: str) -> None:

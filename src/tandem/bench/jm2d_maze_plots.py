@@ -10,7 +10,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from tandem.bench.plots import CYCLE
+from tandem.bench.plots import CYCLE, MARKERS
 
 _STYLE: Any = {"svg.fonttype": "none", "svg.hashsalt": "tandem", "font.family": "sans-serif", "font.size": 9}
 _PANELS = (("safe_success", "safe success"), ("intervention", "intervention"), ("horizon_s", "time to the goal [s]"))
@@ -61,18 +61,21 @@ def budget(path: Path, rows: list[dict[str, Any]]) -> None:
     if not rows:
         return
     with matplotlib.rc_context(_STYLE):
-        figure = Figure(figsize=(10.5, 4.0), layout="constrained")
+        figure, handles = Figure(figsize=(10.5, 3.8), layout="constrained"), []
         for ax, metric in zip(figure.subplots(1, 2), ("safe_success", "intervention"), strict=True):
-            for n, row in enumerate(rows):
-                mean, lo, hi = (row[metric][key] for key in ("mean", "lo", "hi"))
-                colour, x = CYCLE[n % len(CYCLE)], row["network_rows"]
-                spread = np.maximum([[mean - lo], [hi - mean]], 0.0)
-                ax.errorbar(x, mean, spread, color=colour, marker="o", ms=4, capsize=2, lw=0, elinewidth=0.6)
-                if metric == "intervention":  # successes often coincide
-                    ax.annotate(row["method"], (x, mean), (3, 3), fontsize=7, color=colour, textcoords="offset points")
+            handles = [_point(ax, row, metric, n) for n, row in enumerate(rows)]
             sign = -1.0 if metric == "intervention" else 1.0
             front = pareto([(row["network_rows"], sign * row[metric]["mean"]) for row in rows])
             ax.step([x for x, _ in front], [sign * y for _, y in front], where="post", color="0.6", lw=1.0, zorder=0)
             ax.set(xscale="log", xlabel="network rows a plan", title=metric.replace("_", " "))
-            ax.set_xlim(right=3.0 * max(row["network_rows"] for row in rows))  # names stand to the right
+        figure.legend(handles, [row["method"] for row in rows], loc="outside right center", frameon=False)
         figure.savefig(path, metadata={"Date": None})
+
+
+def _point(ax: Axes, row: dict[str, Any], metric: str, n: int) -> Any:
+    """Method number ``n``, its colour and marker; methods of equal cost stand a little apart."""
+    mean, lo, hi = (row[metric][key] for key in ("mean", "lo", "hi"))
+    spread = np.maximum([[mean - lo], [hi - mean]], 0.0)
+    marker = MARKERS[n // len(CYCLE) % len(MARKERS)]
+    x = row["network_rows"] * 1.06 ** (n % 5 - 2)
+    return ax.errorbar(x, mean, spread, color=CYCLE[n % len(CYCLE)], marker=marker, ms=5, capsize=2, lw=0, elinewidth=0.6)

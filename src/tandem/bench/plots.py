@@ -21,6 +21,8 @@ Array = NDArray[np.float64]
 THEMES = {"light": ("#24292f", "#d0d7de"), "dark": ("#e6edf3", "#3d444d")}
 #: colours that both themes show well (Okabe and Ito, lightened)
 CYCLE = ("#0a84d6", "#e69f00", "#009e73", "#cc79a7", "#d55e00", "#56b4e9", "#8c8c8c")
+#: where the colours come round again
+MARKERS = "osD^vPX"
 MOST_POINTS = 800
 
 
