@@ -88,8 +88,8 @@ Goals are drawn as D4RL draws them: two thirds lie in walls padded by 0.25 m, a 
 reached. On tuning seeds 18 of 19 filtered episodes at w = 0.25 that ran out of time had one of that quarter, the ball going
 to and fro before it; of the table's first 30 only 6 of 13 had, but 12 of 13 one in the padding: that is not all of it.
 lambda = 0.02 and 0.2 m^2 are not clearly better than 0.05 (16-18 episodes), nor is a linear schedule of k (30-40).
-With degraded backups a motion to +x or +y (-x or -y) cannot stop within .75 s: there are places of rest from which no policy
-sample has a backup."""
+With degraded backups (+x+y) a motion to +x or +y goes on for .75 s times its speed: at two places where episodes on tuning
+seeds got stuck no policy sample had a backup."""
 
 
 @lru_cache(maxsize=4)

@@ -39,7 +39,7 @@ def training_settings(steps: int = 20_000, seed: int = 0) -> TrainingConfig:
     """How the shipped weights are trained.
 
     The network predicts v: one that predicts x0 cannot follow the donut's sharp edges at the last noises (0.008 rms off the
-    exact clean estimate even at a noise of 0.01), and .060 of its samples lie off the donut; with v .001 do, with the exact
+    exact clean estimate even at a noise of 0.01), and .060 of its samples lie off the donut; with v .002 do, with the exact
     estimate none.
     At I = 25 with the cosine schedule the last noise but one (0.07) smears samples over the edge of any tight constraint, and
     nothing mends that at the last step. 100 levels at equal ratios of noise to signal end finely; ``Respaced`` leaves some out.
