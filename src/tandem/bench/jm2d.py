@@ -20,7 +20,7 @@ from typing import Any
 import torch
 from rich.console import Console
 
-from tandem.bench import jm2d_coupling
+from tandem.bench import jm2d_coupling, jm2d_page
 from tandem.bench.jobs import Scale, measured
 from tandem.bench.jobs import run as run_jobs
 from tandem.bench.table import write_table
@@ -36,7 +36,7 @@ NOTES = "Shares with Wilson's 95 % interval, means with a bootstrap interval; `p
 
 def run(
     out: Path, quick: bool = False, *, parts: str = ",".join(PARTS), seeds: int = 1, seed: int = 0, trials: int = 0,
-    only: str = "", report: bool = False, workers: int = 1, device: str = "cpu",
+    only: str = "", report: bool = False, page: Path | None = None, workers: int = 1, device: str = "cpu",
 ) -> int:
     """Measure what is missing in ``out``, then write ``table.json``, ``table.md`` and plots.
 
@@ -44,10 +44,12 @@ def run(
         out: folder. quick: a few of each measurement. parts: of :data:`PARTS`, comma-separated. seeds: repetitions, numbered from
         ``seed``. trials: at most so many of each measurement, 0: each part's full number.
         only: measurements whose key has one of these, comma-separated, in it. report: measure nothing, write what is there.
-        workers: processes. device: torch's.
+        page: a Markdown file whose tables and pictures are renewed, see :mod:`tandem.bench.jm2d_page`. workers: processes.
+        device: torch's.
 
     Raises:
-        InputError: an unknown part, a count out of range, a device that torch does not have, or nothing to report.
+        InputError: an unknown part, a count out of range, a device that torch does not have, nothing to report, or a page
+            without marks.
     """
     names = [p.strip() for p in parts.split(",") if p.strip()]
     unknown = [p for p in names if p not in PARTS]
@@ -59,6 +61,8 @@ def run(
         torch.zeros(1, device=device)
     except (RuntimeError, AssertionError) as error:
         raise InputError(f"device = {device!r}: torch cannot use it here ({str(error).splitlines()[0]})") from error
+    if page is not None:
+        jm2d_page.marks(page)
     began = time.monotonic()
     modules = [importlib.import_module(PARTS[name]) for name in names]
     scale = Scale(tuple(range(seed, seed + seeds)), trials, quick, device)
@@ -79,11 +83,14 @@ def run(
     command += (f" --only {only}" if only else "") + (" --report" if report else "")
     spent = f"{len(results)} of {len(wanted)} measurements, {sum(r['wall_s'] for r in results.values()):.0f} s."
     whole = [row for table in tables for row in table]
+    whole += jm2d_coupling.rows(whole)
     write_table(
-        out, [*whole, *jm2d_coupling.rows(whole)], command=command, seeds=list(scale.seeds),
+        out, whole, command=command, seeds=list(scale.seeds),
         wall_s=time.monotonic() - began, notes="\n".join([NOTES, *(m.NOTES for m in modules), spent]),
     )
     for module, table in zip(modules, tables, strict=True):
         module.plots(out, results, table)
+    if page is not None:
+        jm2d_page.renew(page, whole, out)
     Console().print((out / "table.md").read_text(encoding="utf-8"), markup=False, highlight=False, soft_wrap=True)
     return 0

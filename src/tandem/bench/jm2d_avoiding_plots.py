@@ -13,11 +13,11 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Circle
 from matplotlib.ticker import LogLocator, NullFormatter, StrMethodFormatter
 
+from tandem.bench.figures import STYLE, save
 from tandem.bench.plots import CYCLE, MARKERS
 from tandem.tasks.avoiding.config import load_avoiding_config
 from tandem.tasks.avoiding.scene import Scene
 
-_STYLE: Any = {"svg.fonttype": "none", "svg.hashsalt": "tandem", "font.family": "sans-serif", "font.size": 9}
 #: episodes drawn in a panel
 MOST = 30
 _X, _Y = (0.22, 0.78), (-0.3, 0.38)
@@ -48,7 +48,7 @@ def paths(path: Path, results: dict[str, dict[str, Any]], scenes: tuple[str, ...
     lines = [s for s in scenes if any(found[s, m] for m in methods)]
     if not lines:
         return
-    with matplotlib.rc_context(_STYLE):
+    with matplotlib.rc_context(STYLE):
         figure = Figure(figsize=(2.1 * len(methods), 2.6 * len(lines)), layout="constrained")
         panels = figure.subplots(len(lines), len(methods), squeeze=False)
         for scene, line in zip(lines, panels, strict=True):
@@ -62,7 +62,7 @@ def paths(path: Path, results: dict[str, dict[str, Any]], scenes: tuple[str, ...
                     xy = np.array(r["path"])
                     ax.plot(xy[:, 0], xy[:, 1], color=CYCLE[0] if r["safe"] else CYCLE[1], lw=0.7)
                 ax.set_title(f"{scene}, {method}: {sum(r['safe'] for r in episodes)}/{len(episodes)}", fontsize=7)
-        figure.savefig(path, metadata={"Date": None})
+        save(figure, path)
 
 
 def cost(path: Path, rows: list[dict[str, Any]], scenes: tuple[str, ...]) -> None:
@@ -71,7 +71,7 @@ def cost(path: Path, rows: list[dict[str, Any]], scenes: tuple[str, ...]) -> Non
     if not shown:
         return
     methods = list(dict.fromkeys(r["method"] for r in rows if r["condition"] in shown))
-    with matplotlib.rc_context(_STYLE):
+    with matplotlib.rc_context(STYLE):
         figure, handles = Figure(figsize=(3.0 * len(shown) + 2.0, 3.6), layout="constrained"), {}
         for ax, scene in zip(np.ravel(figure.subplots(1, len(shown), squeeze=False, sharey=True)), shown, strict=True):
             for r in (r for r in rows if r["condition"] == scene):
@@ -88,4 +88,4 @@ def cost(path: Path, rows: list[dict[str, Any]], scenes: tuple[str, ...]) -> Non
         figure.axes[0].set_ylabel("safe success")
         named = [m for m in methods if m in handles]
         figure.legend([handles[m] for m in named], named, loc="outside right upper", fontsize=7, ncols=1 + len(named) // 20)
-        figure.savefig(path, metadata={"Date": None})
+        save(figure, path)

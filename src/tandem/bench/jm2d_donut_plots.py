@@ -11,11 +11,9 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import Circle
 
+from tandem.bench.figures import STYLE, save
 from tandem.bench.plots import CYCLE
 from tandem.tasks.donut.data import pairs
-
-_STYLE: Any = {"svg.fonttype": "none", "svg.hashsalt": "tandem", "font.family": "sans-serif", "font.size": 9}
-
 
 Disks = tuple[tuple[float, float, float], ...]
 
@@ -30,7 +28,7 @@ def _donut(ax: Axes, disks: Disks) -> None:
 
 def constraint(path: Path, results: dict[str, dict[str, Any]], methods: list[str], disks: Disks) -> None:
     """One panel a method: the points of up to 64 samples, blue where valid and in distribution, orange elsewhere."""
-    with matplotlib.rc_context(_STYLE):
+    with matplotlib.rc_context(STYLE):
         columns = min(4, len(methods))
         lines = -(-len(methods) // columns)
         figure = Figure(figsize=(2.4 * columns, 2.6 * lines), layout="constrained")
@@ -45,7 +43,7 @@ def constraint(path: Path, results: dict[str, dict[str, Any]], methods: list[str
                 ax.plot(xy[:, 0], xy[:, 1], ".", color=colour, ms=4)
             count = sum(r["valid"] and r["in_distribution"] for r in found)
             ax.set_title(f"{name}: {count}/{len(found)}", fontsize=9)
-        figure.savefig(path, metadata={"Date": None})
+        save(figure, path)
 
 
 def estimates(path: Path, rows: list[dict[str, Any]]) -> None:
@@ -53,7 +51,7 @@ def estimates(path: Path, rows: list[dict[str, Any]]) -> None:
     found = [r for r in rows if r["condition"].startswith("A.2")]
     if not found:
         return
-    with matplotlib.rc_context(_STYLE):
+    with matplotlib.rc_context(STYLE):
         figure = Figure(figsize=(5.2, 2.8), layout="constrained")
         left = figure.add_subplot()
         right = left.twinx()
@@ -65,4 +63,4 @@ def estimates(path: Path, rows: list[dict[str, Any]]) -> None:
             ax.set_ylabel(key.replace("_", " "), color=colour)
             ax.set_ylim(bottom=0.0)
         left.set_xticks(at, [r["method"].split(", ")[1] for r in found], rotation=20)
-        figure.savefig(path, metadata={"Date": None})
+        save(figure, path)

@@ -144,12 +144,11 @@ def jobs(scale: Scale) -> list[Job]:
     """Everything to measure; a key says where it belongs."""
     conditions = [
         (w, "original", name, settings) for w in PADDINGS for name, settings in METHODS.items()
-        if name != "jm2d_archive" or w == ABLATION_PADDING  # it costs what JM2D costs
     ]
     conditions += [(ABLATION_PADDING, "original", name, settings) for name, settings in {**ablations(), **BUDGETS}.items()]
     conditions += [
         (ABLATION_PADDING, backup, name, METHODS[name]) for backup in list(BACKUPS)[1:] for name in METHODS
-        if name not in ("policy", "jm2d_archive")
+        if name != "policy"
     ]
     if scale.quick:
         conditions = [c for c in conditions if c[0] == ABLATION_PADDING and c[2] in ("policy", "rail", "steered")]
@@ -232,7 +231,7 @@ def rows(results: dict[str, Result]) -> list[dict[str, Any]]:
     for backup in BACKUPS:
         for name in METHODS:
             paper = PAPER_DEGRADED.get(name, {}).get(backup, {})
-            if name not in ("policy", "jm2d_archive"):
+            if name != "policy":
                 out.append(_row(results, "Point maze, degraded backups (Table F.3)", ABLATION_PADDING, backup, name, paper))
     return [row for row in out if row is not None] + _cost_rows(results)
 
@@ -261,7 +260,7 @@ def _cost_rows(results: dict[str, Result]) -> list[dict[str, Any]]:
 
 def plots(out: Path, results: dict[str, Result], table: list[dict[str, Any]]) -> None:
     """Figures into folder ``out``; ``table``: this part's rows."""
-    padded = [r for r in table if "Fig. 3" in r["table"] and r["method"] != "jm2d_archive"]  # that has one padding only
+    padded = [r for r in table if "Fig. 3" in r["table"]]
     jm2d_maze_plots.padded(out / "maze_padding.svg", padded)
     budgets = [r for r in table if r["condition"] == f"w = {ABLATION_PADDING:g}" and "cost" not in r["table"]]
     jm2d_maze_plots.budget(out / "maze_budget.svg", budgets)

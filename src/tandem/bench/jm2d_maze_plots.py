@@ -10,21 +10,22 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from tandem.bench.figures import STYLE, save
 from tandem.bench.plots import CYCLE, MARKERS
 
-_STYLE: Any = {"svg.fonttype": "none", "svg.hashsalt": "tandem", "font.family": "sans-serif", "font.size": 9}
 _PANELS = (("safe_success", "safe success"), ("intervention", "intervention"), ("horizon_s", "time to the goal [s]"))
 
 
-def _line(ax: Axes, rows: list[dict[str, Any]], metric: str, colour: str, name: str, shift: float) -> None:
-    """One method's means with intervals; the paper's values dotted."""
+def _line(ax: Axes, rows: list[dict[str, Any]], metric: str, n: int, shift: float) -> None:
+    """Method number ``n``'s means with intervals; the paper's values dotted."""
+    colour, marker = CYCLE[n % len(CYCLE)], MARKERS[n // len(CYCLE) % len(MARKERS)]
     rows = [r for r in rows if isinstance(r.get(metric), dict) and np.isfinite(r[metric]["mean"])]
     if not rows:
         return
     w = np.array([float(r["condition"].split("= ")[1]) for r in rows])
     mean, lo, hi = (np.array([r[metric][key] for r in rows]) for key in ("mean", "lo", "hi"))
     spread = np.maximum([mean - lo, hi - mean], 0.0)
-    ax.errorbar(w + shift, mean, spread, color=colour, marker="o", ms=3, capsize=2, lw=1.2, label=name)
+    ax.errorbar(w + shift, mean, spread, color=colour, marker=marker, ms=3, capsize=2, lw=1.2, label=rows[0]["method"])
     paper = [(x, r[f"paper_{metric}"]) for x, r in zip(w, rows, strict=True) if r.get(f"paper_{metric}") is not None]
     if paper:
         ax.plot(*zip(*paper, strict=True), color=colour, ls=":", lw=1.0, marker="x", ms=4)
@@ -33,17 +34,17 @@ def _line(ax: Axes, rows: list[dict[str, Any]], metric: str, colour: str, name: 
 def padded(path: Path, rows: list[dict[str, Any]]) -> None:
     """Fig. 3: each metric against the padding w; crosses and dotted lines are the paper's."""
     names = list(dict.fromkeys(r["method"] for r in rows))
-    with matplotlib.rc_context(_STYLE):
+    with matplotlib.rc_context(STYLE):
         figure = Figure(figsize=(10.5, 3.4), layout="constrained")
         for ax, (metric, title) in zip(figure.subplots(1, 3), _PANELS, strict=True):
             for n, name in enumerate(names):
                 own = [r for r in rows if r["method"] == name]
-                _line(ax, own, metric, CYCLE[n % len(CYCLE)], name, 0.0015 * (n - len(names) / 2))
+                _line(ax, own, metric, n, 0.0015 * (n - len(names) / 2))
             paddings = sorted({float(r["condition"].split("= ")[1]) for r in rows})
             ax.set(xlabel="padding w [m]", title=title, ylim=(0.0, None), xticks=paddings)
             ax.set_xlim(paddings[0] - 0.03, paddings[-1] + 0.03)
         figure.legend(*ax.get_legend_handles_labels(), loc="outside right center", frameon=False, title="paper: dotted")
-        figure.savefig(path, metadata={"Date": None})
+        save(figure, path)
 
 
 def pareto(points: list[tuple[float, float]]) -> list[tuple[float, float]]:
@@ -60,7 +61,7 @@ def budget(path: Path, rows: list[dict[str, Any]]) -> None:
     rows = [r for r in {r["method"]: r for r in rows}.values() if r["network_rows"] > 0 and isinstance(r["intervention"], dict)]
     if not rows:
         return
-    with matplotlib.rc_context(_STYLE):
+    with matplotlib.rc_context(STYLE):
         figure, handles = Figure(figsize=(10.5, 3.8), layout="constrained"), []
         for ax, metric in zip(figure.subplots(1, 2), ("safe_success", "intervention"), strict=True):
             handles = [_point(ax, row, metric, n) for n, row in enumerate(rows)]
@@ -69,7 +70,7 @@ def budget(path: Path, rows: list[dict[str, Any]]) -> None:
             ax.step([x for x, _ in front], [sign * y for _, y in front], where="post", color="0.6", lw=1.0, zorder=0)
             ax.set(xscale="log", xlabel="network rows a plan", title=metric.replace("_", " "))
         figure.legend(handles, [row["method"] for row in rows], loc="outside right center", frameon=False)
-        figure.savefig(path, metadata={"Date": None})
+        save(figure, path)
 
 
 def _point(ax: Axes, row: dict[str, Any], metric: str, n: int) -> Any:

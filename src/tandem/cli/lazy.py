@@ -39,6 +39,7 @@ OPTION_HELP = {
     "boxes": "Numbers of boxes, separated by commas.",
     "workers": "Parallel processes; with RAY_ADDRESS set jm2d uses that Ray cluster instead.",
     "report": "Measure nothing: tables and plots of what is there already.",
+    "page": "Markdown page whose tables and pictures are renewed (docs/jm2d.md).",
     "resume": "Keep what is finished in the folder.",
     "device": "Torch device.",
     "steps": "Training steps.",

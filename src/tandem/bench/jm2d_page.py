@@ -1,0 +1,271 @@
+"""A page that people read: ``tandem bench jm2d --page docs/jm2d.md`` renews its tables and pictures, the text stays the author's.
+
+What stands between a line ``<!-- table NAME -->``, with NAME of :data:`TABLES`, and the next ``<!-- end -->`` is made anew from
+the rows of the bench; so are pictures of :data:`PICTURES` that the page shows. A table that nothing was measured for stays.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+import shutil
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Any
+
+from tandem.bench import jm2d_coupling
+from tandem.core.errors import InputError
+
+Row = dict[str, Any]
+#: head and lines of a table
+Table = tuple[list[str], list[list[str]]]
+
+#: pictures beside the page, and the plots that they are
+PICTURES = {
+    "jm2d_donut.webp": "donut_constraint.webp", "jm2d_maze.webp": "maze_padding.webp", "jm2d_budget.webp": "maze_budget.webp",
+    "jm2d_avoiding.webp": "avoiding_paths.webp",
+}
+_MARKED = re.compile(r"(<!-- table (\S+) -->\n).*?(<!-- end -->)", re.DOTALL)
+_SCENES = ("top_left", "top_right", "both", "cluttered")
+
+
+def marks(page: Path) -> list[str]:
+    """Names of the tables that ``page`` asks for.
+
+    Raises:
+        InputError: no such page, no mark in it, or one with an unknown name.
+    """
+    if not page.is_file():
+        raise InputError(f"page = {page}: no such file; it holds the text, and marks <!-- table NAME --> ... <!-- end -->")
+    names = [name for _, name, _ in _MARKED.findall(page.read_text(encoding="utf-8"))]
+    unknown = [name for name in names if name not in TABLES]
+    if unknown or not names:
+        found = f"unknown table {', '.join(unknown)}" if unknown else "no mark <!-- table NAME --> ... <!-- end -->"
+        raise InputError(f"page = {page}: {found}; accepted names: {', '.join(TABLES)}")
+    return names
+
+
+def renew(page: Path, rows: list[Row], plots: Path) -> None:
+    """Write ``page`` anew from ``rows`` (the bench's) and the pictures in folder ``plots``; raises what :func:`marks` does."""
+    marks(page)
+    text = page.read_text(encoding="utf-8")
+
+    def filled(mark: re.Match[str]) -> str:
+        head, lines = TABLES[mark[2]](rows)
+        return mark[1] + _markdown(head, lines) + mark[3] if lines else mark[0]
+
+    page.write_text(_MARKED.sub(filled, text), encoding="utf-8")
+    for shown, plot in PICTURES.items():
+        if f"({shown})" in text and (plots / plot).is_file():
+            shutil.copyfile(plots / plot, page.parent / shown)
+
+
+def _markdown(head: list[str], lines: list[list[str]]) -> str:
+    return "".join(f"| {' | '.join(cells)} |\n" for cells in (head, *lines)).replace("\n", "\n|" + "---|" * len(head) + "\n", 1)
+
+
+# --- cells ------------------------------------------------------------------------------------------------------------------
+def number(value: Any, digits: int = 2) -> str:
+    """``.97``, ``1``, ``5.25``; the mean of an interval; a dash for what there is not."""
+    if isinstance(value, dict):
+        value = value["mean"]
+    if value is None or not math.isfinite(value):
+        return "–"
+    if value in (0, 1):
+        return str(int(value))
+    return f"{value:.{digits}f}".lstrip("0") if 0 < value < 1 and round(value, digits) < 1 else f"{value:.{digits}f}"
+
+
+def interval(value: dict[str, float] | None, digits: int = 2) -> str:
+    """``.97 [.89, .99]``."""
+    if value is None or not math.isfinite(value["mean"]):
+        return "–"
+    return f"{number(value, digits)} [{number(value['lo'], digits)}, {number(value['hi'], digits)}]"
+
+
+def _paper(value: float | None, digits: int = 2) -> str:
+    return "" if value is None else f" ({number(value, digits)})"
+
+
+def _count(value: float) -> str:
+    return f"{value:,.0f}"
+
+
+def _ms(value: float) -> str:
+    return f"{value:.1f}" if value < 10.0 else f"{value:,.0f}"
+
+
+# --- rows -------------------------------------------------------------------------------------------------------------------
+def _titled(rows: Iterable[Row], start: str) -> list[Row]:
+    return [row for row in rows if row.get("table", "").startswith(start)]
+
+
+def _by_method(rows: list[Row]) -> dict[str, dict[str, Row]]:
+    """Method -> condition -> row, in the rows' order."""
+    out: dict[str, dict[str, Row]] = {}
+    for row in rows:
+        out.setdefault(row["method"], {})[row["condition"]] = row
+    return out
+
+
+def _grid(rows: list[Row], cell: Callable[[Row], str], name: Callable[[str], str] = str) -> Table:
+    """A line a method, a column a condition."""
+    conditions = list(dict.fromkeys(row["condition"] for row in rows))
+    lines = []
+    for method, by in _by_method(rows).items():
+        cells = [cell(by[c]) if c in by else "–" for c in conditions]
+        if any(c != "–" for c in cells):
+            lines.append([method, *cells])
+    return ["method", *map(name, conditions)], lines
+
+
+# --- tables -----------------------------------------------------------------------------------------------------------------
+def _donut(rows: list[Row]) -> Table:
+    head = ["method", "valid and in distribution", "out of distribution", "`tight`: valid and in", "out", "network rows", "ms"]
+    lines = []
+    for method, by in _by_method(_titled(rows, "Donut under")).items():
+        if len(by) < 2:
+            continue
+        loose, tight = by["Fig. 5"], by["tight"]
+        lines.append([
+            method, interval(loose["valid_in_distribution"]) + _paper(loose["paper"]),
+            interval(loose["out_of_distribution"]) + _paper(loose["paper_out"]), interval(tight["valid_in_distribution"]),
+            interval(tight["out_of_distribution"]), _count(loose["network_rows"]), _ms(loose["plan_ms_p50"]),
+        ])
+    return head, lines
+
+
+def _donut_estimates(rows: list[Row]) -> Table:
+    head = ["clean estimate", "valid and in distribution", "points outside, of 2", "chamfer distance", "network rows", "ms"]
+    return head, [
+        [
+            row["method"].removeprefix("jm2d, "), interval(row["valid_in_distribution"]), interval(row["violations"]),
+            number(row["chamfer"], 3), _count(row["network_rows"]), _ms(row["plan_ms_p50"]),
+        ]
+        for row in _titled(rows, "Donut, clean estimates")
+    ]
+
+
+def _donut_paths(rows: list[Row]) -> Table:
+    found = _titled(rows, "Donut, paths")
+    head, lines = _grid(
+        found, lambda r: f"{number(r['feasible'])}, {interval(r['length'])}",
+        lambda c: f"{c.removeprefix('Fig. 2, ')}: feasible, length",
+    )
+    for line, by in zip(lines, _by_method(found).values(), strict=True):
+        last = list(by.values())[-1]
+        line += [_count(last["network_rows"]), _ms(last["plan_ms_p50"])]
+    return [*head, "network rows", "ms"], lines
+
+
+def _maze(metric: str) -> Callable[[list[Row]], Table]:
+    """A metric against the padding; with safe success the episodes, and how many of them met a wall."""
+
+    def table(rows: list[Row]) -> Table:
+        found = _titled(rows, "Point maze, padded")
+        if metric != "safe_success":
+            found = [row for row in found if row[metric] is not None]
+        head, lines = _grid(found, lambda r: number(r[metric]) + _paper(r[f"paper_{metric}"]))
+        if metric == "safe_success":
+            for line, by in zip(lines, _by_method(found).values(), strict=True):
+                line += [_range(row["n"] for row in by.values()), _met_a_wall(by.values())]
+            head += ["n a cell", "met a wall"]
+        return head, lines
+
+    return table
+
+
+def _range(counts: Iterable[int]) -> str:
+    own = sorted(set(counts))
+    return str(own[0]) if len(own) == 1 else f"{own[0]}–{own[-1]}"
+
+
+def _met_a_wall(rows: Iterable[Row]) -> str:
+    found = list(rows)
+    return f"{sum(round(r['violations']['mean'] * r['n']) for r in found)} of {_count(sum(r['n'] for r in found))}"
+
+
+def _maze_degraded(rows: list[Row]) -> Table:
+    metrics = ("safe_success", "intervention", "horizon_s")
+    found = _titled(rows, "Point maze, degraded")
+    head, lines = _grid(
+        found, lambda r: ", ".join(number(r[m]) + _paper(r[f"paper_{m}"]) for m in metrics),
+        lambda c: c.split(", ")[1] if ", " in c else "original",
+    )
+    for line, by in zip(lines, _by_method(found).values(), strict=True):
+        line += [_range(row["n"] for row in by.values()), _met_a_wall(by.values())]
+    return [*head, "n", "met a wall"], lines
+
+
+def _maze_samples(rows: list[Row]) -> Table:
+    head = ["method", "safe success", "intervention", "horizon [s]", "n", "network rows"]
+    return head, [
+        [
+            row["method"], interval(row["safe_success"]), interval(row["intervention"]), interval(row["horizon_s"]),
+            str(row["n"]), _count(row["network_rows"]),
+        ]
+        for row in _titled(rows, "Point maze, number of samples")
+    ]
+
+
+def _maze_cost(rows: list[Row]) -> Table:
+    head = ["method", "network rows", "one core [ms]", "two cores [ms]", "safe success", "intervention"]
+    return head, [
+        [
+            row["method"], _count(row["network_rows"]), interval(row.get("plan_ms_1_core"), 1),
+            interval(row.get("plan_ms_2_cores"), 1), number(row.get("safe_success")), number(row.get("intervention")),
+        ]
+        for row in _titled(rows, "Point maze, cost")
+    ]
+
+
+def _avoiding_cell(row: Row) -> str:
+    safe = interval(row["safe_success"]) + _paper(row.get("paper"))
+    return f"{safe}; {number(row['violations'], 1)}" + _paper(row.get("paper_violations"), 1)
+
+
+def _avoiding(estimates: bool) -> Callable[[list[Row]], Table]:
+    """Methods against scenes; ``estimates``: A.2's rows instead."""
+
+    def table(rows: list[Row]) -> Table:
+        found = [
+            row for row in rows if row["task"] == "avoiding" and row["condition"] in _SCENES
+            and row["method"].startswith("jm2d, ") == estimates
+        ]
+        head, lines = _grid(found, _avoiding_cell, lambda c: f"`{c}`")
+        for line, by in zip(lines, _by_method(found).values(), strict=True):
+            own = list(by.values())
+            line[0] = line[0].removeprefix("jm2d, ")
+            line += [_range(row["n"] for row in own), _count(sum(row["network_rows"] for row in own) / len(own))]
+            line.append(_ms(sum(row["plan_ms_p50"] for row in own) / len(own)))
+        return [*head, "n", "rows a plan", "ms"], lines
+
+    return table
+
+
+def _avoiding_direct(rows: list[Row]) -> Table:
+    return ["method", "safe success (DiRecT's safety rate)", "violations", "n"], [
+        [row["method"], interval(row["safe_success"]) + _paper(row.get("paper")), interval(row["violations"]), str(row["n"])]
+        for row in rows if row["task"] == "avoiding" and row["condition"] == "direct"
+    ]
+
+
+def _coupling(rows: list[Row]) -> Table:
+    names = ("sequential", "best_of_n", "gibbs", "jm2d", "steered")
+    head = ["problem", "metric", "sequential", "best of N", "Gibbs", "JM2D", "steering", "best", "within its interval"]
+    return head, [
+        [
+            f"{row['task']}, {row['condition'].removeprefix('Fig. 2, ')}", row["metric"].replace("_", " "),
+            *(number(row[name]) for name in names), row["best"], row["within_its_interval"] or "–",
+        ]
+        for row in _titled(rows, jm2d_coupling.TITLE)
+    ]
+
+
+TABLES: dict[str, Callable[[list[Row]], Table]] = {
+    "donut": _donut, "donut-estimates": _donut_estimates, "donut-paths": _donut_paths,
+    "maze-success": _maze("safe_success"), "maze-intervention": _maze("intervention"), "maze-horizon": _maze("horizon_s"),
+    "maze-degraded": _maze_degraded, "maze-samples": _maze_samples, "maze-cost": _maze_cost,
+    "avoiding": _avoiding(False), "avoiding-estimates": _avoiding(True), "avoiding-direct": _avoiding_direct,
+    "coupling": _coupling,
+}

@@ -1,0 +1,77 @@
+"""The page of ``tandem bench jm2d``: marked tables are made anew from the rows, all else stays as its author wrote it."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tandem.bench import jm2d, jm2d_page
+from tandem.core.errors import InputError
+
+
+def padded(method: str, w: float, success: float, n: int, walls: int, paper: float | None = None) -> dict[str, Any]:
+    """A row of the maze's Fig. 3."""
+    whole = {"mean": success, "lo": success - 0.1, "hi": min(success + 0.1, 1.0)}
+    return {
+        "table": "Point maze, padded walls (Fig. 3)", "task": "maze", "method": method, "condition": f"w = {w:g}", "n": n,
+        "safe_success": whole, "paper_safe_success": paper, "violations": {"mean": walls / n, "lo": 0.0, "hi": 1.0},
+        "intervention": None if method == "policy" else whole, "paper_intervention": None,
+    }
+
+
+ROWS = [
+    padded("policy", 0.0, 0.8375, 80, 13, 0.895), padded("policy", 0.25, 0.05, 80, 70),
+    padded("jm2d", 0.0, 1.0, 80, 0, 0.98), padded("jm2d", 0.25, 0.9, 60, 0),
+]
+
+
+def test_marked_tables_are_made_anew_and_the_text_stays(tmp_path: Path) -> None:
+    page = tmp_path / "page.md"
+    page.write_text(
+        "# Maze\n\nBefore.\n\n<!-- table maze-success -->\n| stale |\n<!-- end -->\n\nBetween.\n"
+        "<!-- table maze-intervention -->\n<!-- end -->\n<!-- table donut -->\n| kept |\n<!-- end -->\n"
+        "![m](jm2d_maze.webp)\nAfter.\n"
+    )
+    plots = tmp_path / "plots"
+    plots.mkdir()
+    (plots / "maze_padding.webp").write_bytes(b"drawn")
+    (plots / "maze_budget.webp").write_bytes(b"not shown by the page")
+    for _ in range(2):  # what it made itself it finds again
+        jm2d_page.renew(page, ROWS, plots)
+        assert page.read_text() == (
+            "# Maze\n\nBefore.\n\n<!-- table maze-success -->\n"
+            "| method | w = 0 | w = 0.25 | n a cell | met a wall |\n|---|---|---|---|---|\n"
+            "| policy | .84 (.90) | .05 | 80 | 83 of 160 |\n| jm2d | 1 (.98) | .90 | 60–80 | 0 of 140 |\n<!-- end -->\n"
+            "\nBetween.\n"
+            "<!-- table maze-intervention -->\n| method | w = 0 | w = 0.25 |\n|---|---|---|\n| jm2d | 1 | .90 |\n<!-- end -->\n"
+            "<!-- table donut -->\n| kept |\n<!-- end -->\n![m](jm2d_maze.webp)\nAfter.\n"
+        )
+    assert (tmp_path / "jm2d_maze.webp").read_bytes() == b"drawn" and not (tmp_path / "jm2d_budget.webp").exists()
+
+
+def test_numbers_are_short_and_never_round_to_what_they_are_not() -> None:
+    assert [jm2d_page.number(v) for v in (0.0, 1.0, 0.973, 5.254, None, math.nan)] == ["0", "1", ".97", "5.25", "–", "–"]
+    assert jm2d_page.number(0.999) == "1.00" and jm2d_page.number(0.001) == ".00" and jm2d_page.number({"mean": 0.5}, 1) == ".5"
+    assert jm2d_page.interval({"mean": 0.97, "lo": 0.893, "hi": 1.0}) == ".97 [.89, 1]" and jm2d_page.interval(None) == "–"
+
+
+def test_a_page_without_marks_is_refused_before_anything_is_measured(tmp_path: Path) -> None:
+    page = tmp_path / "page.md"
+    with pytest.raises(InputError, match="no such file"):
+        jm2d.run(tmp_path / "out", quick=True, parts="donut", page=page)
+    page.write_text("| a table | of someone's own |\n")
+    with pytest.raises(InputError, match="no mark"):
+        jm2d.run(tmp_path / "out", quick=True, parts="donut", page=page)
+    page.write_text("<!-- table torus -->\n<!-- end -->\n")
+    with pytest.raises(InputError, match=r"unknown table torus; accepted names: donut, .*coupling"):
+        jm2d.run(tmp_path / "out", quick=True, parts="donut", page=page)
+    assert not (tmp_path / "out").exists()
+
+
+def test_the_projects_own_page_asks_for_every_table_once() -> None:
+    page = Path(__file__).parents[2] / "docs" / "jm2d.md"
+    assert sorted(jm2d_page.marks(page)) == sorted(jm2d_page.TABLES)
+    assert all(f"({name})" in page.read_text() and (page.parent / name).is_file() for name in jm2d_page.PICTURES)
