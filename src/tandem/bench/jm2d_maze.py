@@ -90,9 +90,9 @@ reached. On tuning seeds 18 of 19 filtered episodes at w = 0.25 that ran out of 
 to and fro before it; of the table's first 30 only 6 of 13 had, but 12 of 13 one in the padding: that is not all of it.
 lambda = 0.02 and 0.2 m^2 are not clearly better than 0.05 (16-18 episodes), nor is a linear schedule of k (30-40).
 JM2D judges the pairs of its last step, which all have one chunk; `jm2d_archive` chooses among those of all steps and intervenes
-a third less, `jm2d_archive_544` does so with N = 4, an eighth of the rows. With degraded backups (+x+y) a motion to +x or +y goes on for
-.75 s times its speed: at 9 of the 17 places where best-of-N's tuning episodes ended that did not arrive, none of 256 policy
-samples had a backup."""
+a third less, `jm2d_archive_544` does so with N = 4, an eighth of the rows.
+With degraded backups (+x+y) a motion to +x or +y goes on for .75 s times its speed: at 9 of the 17 places where best-of-N's
+tuning episodes ended that did not arrive, none of 256 policy samples had a backup."""
 
 
 @lru_cache(maxsize=4)
