@@ -18,14 +18,15 @@ _PANELS = (("safe_success", "safe success"), ("intervention", "intervention"), (
 
 def _line(ax: Axes, rows: list[dict[str, Any]], metric: str, n: int, shift: float) -> None:
     """Method number ``n``'s means with intervals; the paper's values dotted."""
-    colour, marker = CYCLE[n % len(CYCLE)], MARKERS[n // len(CYCLE) % len(MARKERS)]
+    turn, colour = n // len(CYCLE), CYCLE[n % len(CYCLE)]
+    look: Any = {"marker": MARKERS[turn % len(MARKERS)], "ls": ("-", "--", "-.")[turn % 3]}
     rows = [r for r in rows if isinstance(r.get(metric), dict) and np.isfinite(r[metric]["mean"])]
     if not rows:
         return
     w = np.array([float(r["condition"].split("= ")[1]) for r in rows])
     mean, lo, hi = (np.array([r[metric][key] for r in rows]) for key in ("mean", "lo", "hi"))
     spread = np.maximum([mean - lo, hi - mean], 0.0)
-    ax.errorbar(w + shift, mean, spread, color=colour, marker=marker, ms=3, capsize=2, lw=1.2, label=rows[0]["method"])
+    ax.errorbar(w + shift, mean, spread, color=colour, ms=3, capsize=2, lw=1.2, label=rows[0]["method"], **look)
     paper = [(x, r[f"paper_{metric}"]) for x, r in zip(w, rows, strict=True) if r.get(f"paper_{metric}") is not None]
     if paper:
         ax.plot(*zip(*paper, strict=True), color=colour, ls=":", lw=1.0, marker="x", ms=4)
