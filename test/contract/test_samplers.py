@@ -396,7 +396,7 @@ def test_counters_are_right(name: str) -> None:
     ("settings", "rows"),
     [
         ({}, 8 * STEPS * (STEPS + 1) // 2),
-        ({"clean": "noisy"}, 0),
+        ({"clean": "noisy"}, STEPS),
         ({"clean": "steps", "clean_steps": 0}, STEPS),
         ({"clean": "steps", "clean_steps": 1}, 1 + 8 * 2 * (STEPS - 1)),
         ({"clean": "steps", "clean_steps": 1000}, 8 * STEPS * (STEPS + 1) // 2 - 8 + 1),
@@ -409,6 +409,15 @@ def test_jm2d_clean_estimates_cost_what_they_should(settings: dict[str, Any], ro
     r = draw(sampler, problem, denoiser)
     assert r.counters.network_rows == sampler.network_rows(STEPS) == rows
     assert r.feasible
+
+
+def test_noisy_chunks_are_only_judged_the_step_itself_goes_to_the_clean_estimate() -> None:
+    problem, denoiser = gaussian()
+    noisy, tweedie = (
+        draw(small("conditional", **clean), problem, denoiser)
+        for clean in ({"clean": "noisy"}, {"clean": "steps", "clean_steps": 0})
+    )
+    assert noisy.x is not None and tweedie.x is not None and torch.equal(noisy.x, tweedie.x), "one chunk: nothing to choose among"
 
 
 class OneByOne:

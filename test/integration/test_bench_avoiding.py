@@ -23,18 +23,20 @@ from tandem.tasks.avoiding.train import load_policy, run, weights_path
 def test_quick_bench_has_a_row_a_method_and_scene_beside_the_papers_value_and_resumes(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    few = {k: jm2d_avoiding.METHODS[k] for k in ("policy", "jm2d_tight", "best_of_32+ahead", "dpcc_t_tightened")}
+    few = {k: jm2d_avoiding.METHODS[k] for k in ("policy", "policy+hold", "jm2d_tight", "best_of_32+ahead", "dpcc_t_tightened")}
     few["jm2d_tight"] = {**few["jm2d_tight"], "x_samples": 2}
     monkeypatch.setattr(jm2d_avoiding, "METHODS", few)
     monkeypatch.setattr(jm2d_avoiding, "SCENES", ("top_left", "both"))
-    monkeypatch.setattr(jm2d_avoiding, "ESTIMATES", {0: {"clean": "noisy"}})
+    monkeypatch.setattr(jm2d_avoiding, "ESTIMATES", {"u=0": {"clean": "steps", "clean_steps": 0}})
     assert jm2d.run(tmp_path, quick=True, parts="avoiding") == 0
     table = {(r["condition"], r["method"]): r for r in json.loads((tmp_path / "table.json").read_text())["rows"]}
     methods = {*few, "jm2d, u=0", "jm2d, tight, u=0"}
-    assert set(table) == {("free", "policy"), *((s, m) for s in ("top_left", "both") for m in methods)}
+    assert set(table) == {("free", "policy"), ("plan", "policy"), *((s, m) for s in ("top_left", "both") for m in methods)}
     dpcc = table["top_left", "dpcc_t_tightened"]
     assert (dpcc["paper"], dpcc["paper_swapped"], dpcc["paper_violations"]) == (0.87, 0.72, 0.02)
-    assert all(r["safe_success"]["mean"] <= r["task_success"]["mean"] and r["n"] == 1 for r in table.values())
+    assert table["plan", "policy"]["plan_ms_1_core"]["mean"] > 0.0 and table["plan", "policy"]["n"] == 8
+    assert all(r["safe_success"]["mean"] <= r["task_success"]["mean"] and r["n"] == 1 for r in table.values() if "ways" in r)
+    assert table["both", "jm2d, u=0"]["network_rows"] == 20.0, "a Tweedie mean a step, every chunk is played"
     assert table["both", "policy"]["network_rows"] == 20.0
     assert (tmp_path / "avoiding_paths.svg").is_file() and (tmp_path / "avoiding_cost.svg").is_file()
     lines = (tmp_path / "runs-quick.jsonl").read_text()

@@ -17,16 +17,20 @@ from tandem.tasks.maze import episode
 def test_quick_bench_makes_every_table_and_resumes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     few = {k: jm2d_donut.CONSTRAINT[k] for k in ("policy", "pdm", "safediffuser")}
     monkeypatch.setattr(jm2d_donut, "CONSTRAINT", few)
-    monkeypatch.setattr(jm2d_donut, "ESTIMATES", {"noisy (u=0)": {"clean": "noisy"}, "u=2": {"clean": "steps", "clean_steps": 1}})
+    monkeypatch.setattr(jm2d_donut, "ESTIMATES", {"noisy": {"clean": "noisy"}, "u=2": {"clean": "steps", "clean_steps": 2}})
     monkeypatch.setattr(jm2d_donut, "JOINT", {k: jm2d_donut.JOINT[k] for k in ("sequential", "best_of_n_400", "steered_400")})
     monkeypatch.setattr(jm2d_donut, "OBSTACLES", (4,))
     assert jm2d.run(tmp_path, quick=True, parts="donut") == 0
     table = json.loads((tmp_path / "table.json").read_text())
-    assert {r["condition"] for r in table["rows"]} == {"Fig. 5", "tight", "A.2 clean estimates", "Fig. 2, 4 circles"}
+    assert {r["condition"] for r in table["rows"]} == {"Fig. 5", "tight", "A.2 clean estimates", "Fig. 2, 4 circles", "plan"}
     assert all(r["n"] > 0 and r["network_rows"] >= 0.0 for r in table["rows"])
     pdm = next(r for r in table["rows"] if r["method"] == "pdm" and r["condition"] == "Fig. 5")
     assert pdm["valid"]["mean"] == 1.0 and pdm["paper_out"] == 31 / 64
+    costs = [r for r in table["rows"] if r["condition"] == "plan"]
+    assert [r["method"] for r in costs] == ["policy", "paths, sequential"]
+    assert all(r["plan_ms_1_core"]["lo"] > 0.0 and r["plan_ms_2_cores"]["lo"] > 0.0 for r in costs)
     assert (tmp_path / "table.md").is_file() and (tmp_path / "donut_constraint.svg").is_file()
+    assert (tmp_path / "donut_paths.svg").is_file() and (tmp_path / "donut_estimates.svg").is_file()
     lines = (tmp_path / "runs-quick.jsonl").read_text()
     assert jm2d.run(tmp_path, quick=True, parts="donut") == 0
     assert (tmp_path / "runs-quick.jsonl").read_text() == lines

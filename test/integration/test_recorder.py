@@ -26,18 +26,18 @@ def test_a_recording_is_complete_and_passes_its_audit(graph: Graph, tmp_path: Pa
             with recorder.lock:
                 return all(recorder.live.heard.get(topic) for topic in topics)
 
-        # what is certified before the recorder has found the filter is not in the recording, and its commands fail the audit
+        # what is certified before the recorder has found the filter is not recorded, and its commands would fail the audit
         graph.wait(lambda: hears("safety_filter/guard", "franka/joint_states"), "the recorder hears filter and arm")
         graph.start_planner()
         graph.wait(lambda: int(graph.ear.status.get("splices", 0)) >= 3, "three plans are played")
 
         def heard_enough() -> bool:
-            """Five proposals, for the recorder may find the planner late, and what the arm did for a while after the first of them."""
+            """Five proposals, for the recorder may find the planner late, and what the arm did for a while after the first."""
             with recorder.lock:
-                plans, states = recorder.live.heard.get("planner/proposal", ()), recorder.live.heard.get("franka/joint_states", ())
+                plans, states = (recorder.live.heard.get(t, ()) for t in ("planner/proposal", "franka/joint_states"))
                 return len(plans) >= 5 and recorder.live.certified >= 5 and bool(states) and states[-1] - plans[0] > 0.5
 
-        graph.wait(heard_enough, "the recorder has heard five plans and their verdicts, and half a second of the arm after the first")
+        graph.wait(heard_enough, "the recorder has heard five plans, their verdicts, half a second of the arm after the first")
         with recorder.lock:
             assert recorder.live.rate("franka/joint_states") > 20.0
             assert recorder.live.mode

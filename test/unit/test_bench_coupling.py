@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from tandem.bench.jm2d_coupling import TITLE, rows
-from tandem.bench.jm2d_maze_plots import pareto
+from tandem.bench.plots import pareto
 
 
 def row(title: str, condition: str, method: str, metric: str, mean: float) -> dict[str, Any]:
@@ -21,8 +21,9 @@ def test_problems_stand_in_the_order_of_their_coupling_and_the_best_is_named() -
     table = [
         *(row(donut, "16 circles", m, "feasible", v) for m, v in [("sequential", 0.1), ("jm2d", 0.9), ("best_of_n", 0.85)]),
         *(row(donut, "4 circles", m, "feasible", v) for m, v in [("sequential", 0.6), ("jm2d", 0.7), ("best_of_n", 1.0)]),
-        *(row(padded, "w = 0.2", m, "intervention", v) for m, v in [("rail", 0.5), ("gibbs", 0.3), ("steered", 0.15)]),
-        *(row(degraded, "w = 0.2", m, "intervention", v) for m, v in [("rail", 0.5), ("gibbs", 0.3), ("steered", 0.15)]),
+        *(row(padded, "w = 0.2", m, "intervention", v) for m, v in [("rail", 0.5), ("gibbs", 0.3), ("steered_272", 0.15)]),
+        row(padded, "w = 0.2", "steered", "intervention", 0.1),  # at another budget
+        *(row(degraded, "w = 0.2", m, "intervention", v) for m, v in [("rail", 0.5), ("gibbs", 0.3), ("steered_272", 0.15)]),
         *(row(donut, "4 circles", m, "length", v) for m, v in [("sequential", 4.0), ("jm2d", 5.0), ("steered", 5.5)]),
         row(padded, "w = 0.1", "rail", "intervention", 0.2),
         {"table": "elsewhere", "condition": "?", "method": "jm2d", "feasible": 1.0},

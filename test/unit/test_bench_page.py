@@ -44,9 +44,11 @@ def test_marked_tables_are_made_anew_and_the_text_stays(tmp_path: Path) -> None:
         assert page.read_text() == (
             "# Maze\n\nBefore.\n\n<!-- table maze-success -->\n"
             "| method | w = 0 | w = 0.25 | n a cell | met a wall |\n|---|---|---|---|---|\n"
-            "| policy | .84 (.90) | .05 | 80 | 83 of 160 |\n| jm2d | 1 (.98) | .90 | 60–80 | 0 of 140 |\n<!-- end -->\n"
+            "| policy | .84 [.74, .94] (.90) | .05 [-0.05, .15] | 80 | 83 of 160 |\n"
+            "| jm2d | 1 [.90, 1] (.98) | .90 [.80, 1] | 60–80 | 0 of 140 |\n<!-- end -->\n"
             "\nBetween.\n"
-            "<!-- table maze-intervention -->\n| method | w = 0 | w = 0.25 |\n|---|---|---|\n| jm2d | 1 | .90 |\n<!-- end -->\n"
+            "<!-- table maze-intervention -->\n| method | w = 0 | w = 0.25 |\n|---|---|---|\n"
+            "| jm2d | 1 [.90, 1] | .90 [.80, 1] |\n<!-- end -->\n"
             "<!-- table donut -->\n| kept |\n<!-- end -->\n![m](jm2d_maze.webp)\nAfter.\n"
         )
     assert (tmp_path / "jm2d_maze.webp").read_bytes() == b"drawn" and not (tmp_path / "jm2d_budget.webp").exists()
@@ -56,6 +58,8 @@ def test_numbers_are_short_and_never_round_to_what_they_are_not() -> None:
     assert [jm2d_page.number(v) for v in (0.0, 1.0, 0.973, 5.254, None, math.nan)] == ["0", "1", ".97", "5.25", "–", "–"]
     assert jm2d_page.number(0.999) == "1.00" and jm2d_page.number(0.001) == ".00" and jm2d_page.number({"mean": 0.5}, 1) == ".5"
     assert jm2d_page.interval({"mean": 0.97, "lo": 0.893, "hi": 1.0}) == ".97 [.89, 1]" and jm2d_page.interval(None) == "–"
+    assert jm2d_page.signed({"mean": -0.056, "lo": -0.12, "hi": 0.01}) == "-.06 [-.12, +.01]"
+    assert jm2d_page.signed({"mean": 1.5, "lo": 0.25, "hi": 2.0}) == "**+1.50 [+.25, +2.00]**"
 
 
 def test_a_page_without_marks_is_refused_before_anything_is_measured(tmp_path: Path) -> None:

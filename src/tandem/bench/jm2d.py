@@ -5,13 +5,15 @@
 one core, so its wall time does not depend on the number of workers as long as there are that many free cores.
 
 A part is a module (:data:`PARTS`) with ``NOTES``, ``jobs(scale)``, whose keys begin with the part's name, ``rows(results)`` and
-``plots(out, results, rows)``. Its policy is that of the task of its name. What was measured with other settings or weights is
-measured anew.
+``plots(out, results, rows)``, and ``problem()``: constants of its task. Its policy is that of the task of its name. What was
+measured with other settings (a sampler's defaults too), another problem or other weights is measured anew.
 """
 
 from __future__ import annotations
 
+import hashlib
 import importlib
+import json
 import time
 from dataclasses import replace
 from pathlib import Path
@@ -21,10 +23,11 @@ import torch
 from rich.console import Console
 
 from tandem.bench import jm2d_coupling, jm2d_page
-from tandem.bench.jobs import Scale, measured
+from tandem.bench.jobs import Job, Scale, measured
 from tandem.bench.jobs import run as run_jobs
 from tandem.bench.table import write_table
 from tandem.core.errors import InputError
+from tandem.diffusion.samplers import make_sampler
 from tandem.diffusion.weights import read_manifest
 
 #: name of each part and its module
@@ -70,14 +73,14 @@ def run(
     wanted = []
     for name, module in zip(names, modules, strict=True):
         weights = importlib.import_module(f"tandem.tasks.{name}.train").weights_path()
-        stamp = str(read_manifest(weights)["sha256"])
-        wanted += [replace(job, stamp=stamp) for job in module.jobs(scale) if any(m in job.key for m in marks)]
+        own = {"weights": read_manifest(weights)["sha256"], "problem": module.problem()}
+        wanted += [replace(job, stamp=_stamp(job, own)) for job in module.jobs(scale) if any(m in job.key for m in marks)]
     if not wanted:
         raise InputError(f"only = {only!r}: no measurement of {', '.join(names)} has that in its key")
     lines = out / ("runs-quick.jsonl" if quick else "runs.jsonl")
     results = measured(wanted, lines) if report else run_jobs(wanted, lines, workers=workers, title=", ".join(names))
     if not results:
-        raise InputError(f"report: {lines} holds nothing that was measured with these settings and weights")
+        raise InputError(f"report: {lines} holds nothing that was measured with these settings, problem and weights")
     tables: list[list[dict[str, Any]]] = [module.rows(results) for module in modules]
     command = f"tandem bench jm2d --parts {','.join(names)} --seeds {seeds} --seed {seed} --trials {trials} --device {device}"
     command += (f" --only {only}" if only else "") + (" --report" if report else "")
@@ -94,3 +97,10 @@ def run(
         jm2d_page.renew(page, whole, out)
     Console().print((out / "table.md").read_text(encoding="utf-8"), markup=False, highlight=False, soft_wrap=True)
     return 0
+
+
+def _stamp(job: Job, own: dict[str, Any]) -> str:
+    """What the job's result depends on besides its arguments: the part's weights and problem, the sampler with its defaults."""
+    settings = job.arguments["settings"]
+    whole = make_sampler(settings).to_dict() if "method" in settings else {}
+    return hashlib.sha256(json.dumps({**own, "sampler": whole}, sort_keys=True).encode()).hexdigest()[:16]

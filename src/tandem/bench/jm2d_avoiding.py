@@ -18,13 +18,20 @@ import numpy as np
 import torch
 
 from tandem.bench import jm2d_avoiding_plots as drawing
-from tandem.bench.jobs import Job, Result, Scale
+from tandem.bench import jm2d_cost
+from tandem.bench.jobs import Job, Result, Scale, constants
 from tandem.bench.statistics import bootstrap, share
 from tandem.diffusion.denoiser import NetworkDenoiser
 from tandem.diffusion.samplers import make_sampler
+from tandem.tasks.avoiding import ahead as ahead_
+from tandem.tasks.avoiding import arm as arm_
+from tandem.tasks.avoiding import problem as avoiding_problem
+from tandem.tasks.avoiding import rollout
+from tandem.tasks.avoiding import scene as scene_
 from tandem.tasks.avoiding.ahead import WayAhead
 from tandem.tasks.avoiding.arm import AvoidingArm
 from tandem.tasks.avoiding.config import MODES, load_avoiding_config
+from tandem.tasks.avoiding.problem import AvoidingProblem
 from tandem.tasks.avoiding.rollout import play
 from tandem.tasks.avoiding.scene import Scene
 from tandem.tasks.avoiding.train import load_policy
@@ -39,10 +46,16 @@ _STEERED: dict[str, Any] = {"method": "steered", "particles": 128, "k_samples": 
 #: what marks a method that knows the pillars, by its constraints and by J, the way that is left at the chunk's end, and keeps a
 #: margin for model error [m]
 AHEAD, MARGIN = "+ahead", 0.003
+#: what marks a method that does not judge its chunks and is nevertheless held when V finds them infeasible; one that judges, and
+#: is played all the same
+HELD, PLAYED = "+hold", "-hold"
 METHODS: dict[str, dict[str, Any]] = {
     "policy": {"method": "policy"},
+    f"policy{HELD}": {"method": "policy"},
     "jm2d": _JM2D,
+    f"jm2d{PLAYED}": _JM2D,
     "jm2d_tight": {**_JM2D, "tighten": 0.01},
+    f"jm2d_tight{PLAYED}": {**_JM2D, "tighten": 0.01},
     "jm2d_archive": {**_JM2D, "archive": True},
     f"jm2d{AHEAD}": _JM2D,
     "best_of_n": {**_BEST, "rows": ROWS},
@@ -58,10 +71,13 @@ METHODS: dict[str, dict[str, Any]] = {
     "dpcc_model_free": {"method": "dpcc", "select": "cost", "dynamics": False, "k_samples": 1},
     "dpcc_post_processing": {"method": "dpcc", "select": "cost", "project_from": 0.0, "k_samples": 1},
     "safediffuser": {"method": "safediffuser", "k_samples": 1},
+    f"safediffuser{HELD}": {"method": "safediffuser", "k_samples": 1},
     "safediffuser_res": {"method": "safediffuser", "variant": "relaxed", "extra_steps": 50, "k_samples": 1},
     "safediffuser_tvs": {"method": "safediffuser", "variant": "time_varying", "k_samples": 1},
     "mpd": {"method": "mpd", "tweedie": False, "k_samples": 1},
+    f"mpd{HELD}": {"method": "mpd", "tweedie": False, "k_samples": 1},
     "mpd_tweedie": {"method": "mpd", "k_samples": 1},
+    f"mpd_tweedie{HELD}": {"method": "mpd", "k_samples": 1},
     "guidance": {"method": "guidance", "k_samples": 1},
     "pdm": {"method": "pdm", "k_samples": 1},
     "truncation": {"method": "truncation", "k_samples": 1},
@@ -73,9 +89,11 @@ SELDOM = (
     "jm2d_archive", "gibbs", "dpcc_t", "dpcc_c", "dpcc_r", "dpcc_model_free", "dpcc_post_processing", "safediffuser_res",
     "safediffuser_tvs", "guidance", "pdm", "truncation",
 )
-#: A.2: u = 0 is the noisy sample itself, u = 1 Tweedie, u = n the same after n - 1 ancestral steps
-ESTIMATES: dict[int, dict[str, Any]] = {
-    0: {"clean": "noisy"}, **{u: {"clean": "steps", "clean_steps": u - 1} for u in (1, 2, 5, 10)},
+#: where single plans are timed, and whose with ``quick``
+COST_SCENE, QUICK = "both", ("policy", "best_of_32")
+#: A.2: the noisy sample itself, Tweedie's mean after u ancestral steps, the whole pass; whatever comes is played
+ESTIMATES: dict[str, dict[str, Any]] = {
+    "noisy": {"clean": "noisy"}, **{f"u={u}": {"clean": "steps", "clean_steps": u} for u in (0, 1, 2, 5, 10)},
 }
 #: (safe success, violations) of the paper's Tables 1 and A.2 for top left, top right, both, cluttered
 PAPER: dict[str, tuple[tuple[float, float], ...]] = {
@@ -94,7 +112,7 @@ PAPER: dict[str, tuple[tuple[float, float], ...]] = {
     "tight, u=5": ((0.68, 1.83), (0.65, 1.15), (0.82, 0.59), (0.63, 0.65)),
     "tight, u=10": ((0.70, 1.6), (0.81, 0.41), (0.84, 0.38), (0.73, 0.49)),
 }
-PAPER["jm2d_tight"] = PAPER["jm2d"]
+PAPER["jm2d_tight"] = PAPER[f"jm2d{PLAYED}"] = PAPER[f"jm2d_tight{PLAYED}"] = PAPER["jm2d"]
 #: safety rate of DiRecT's Table 6
 PAPER_DIRECT = {
     "policy": 0.06, "mpd_tweedie": 0.88, "pdm": 0.77, "safediffuser": 0.37, "safediffuser_res": 0.22, "safediffuser_tvs": 0.30
@@ -108,11 +126,13 @@ JM2D is tight; A.2's rows suggest it (u = 10: .70 .81 .84 .73 tight, .51 .60 .57
 both. Tight is 10 mm here, chosen on other seeds. `+ahead`: V = exp(-J / 1 cm) with J the shortest way from the chunk's end to
 the goal line round constraints *and pillars*, the pillars are constraints, and plans keep 3 mm more distance: knowledge that
 the other rows and the paper's methods do not have. Every step is planned anew.
-Methods that judge their chunks by V (JM2D, best-of-N, steering, Gibbs) do not play what they find infeasible: they draw anew, up
-to four times (rows and time of a plan hold all of these), then the arm holds for a step; the paper does not say what its JM2D
-does then. V asks for the desired positions, too: they are where a held arm comes to rest. All see the same V: positions of a
-chunk count relative to its first state, which is set to the present one; methods that project or follow gradients do so with
-the positions as they stand in the chunk."""
+Methods that judge their chunks by V (JM2D, best-of-N, steering, Gibbs) do not play what they find infeasible: they draw anew,
+up to four times (rows and time of a plan hold all of these), then the arm holds for a step; the paper does not say what its
+JM2D does then. What that alone is worth: `+hold` are methods that do not judge, treated the same way; `-hold` is JM2D with
+every chunk played, as A.2's rows are. V asks for the desired positions, too: they are where a held arm comes to rest. All see
+the same V: positions of a chunk count relative to its first state, which is set to the present one; methods that project or
+follow gradients do so with the positions as they stand in the chunk, and with the actual positions only, while what is played
+are a chunk's changes of the desired one: of what they correct last, nothing reaches the arm."""
 
 
 @lru_cache(maxsize=2)
@@ -136,6 +156,12 @@ def _ahead(name: str, device: str) -> WayAhead:
     return WayAhead(_scene(name, device, 1))
 
 
+def problem() -> dict[str, Any]:
+    """What defines the task."""
+    own = {"config": dataclasses.asdict(load_avoiding_config()), "margin": MARGIN, "cost": COST_SCENE}
+    return {**own, **constants(ahead_, arm_, avoiding_problem, rollout, scene_)}
+
+
 def episode(
     settings: dict[str, Any], scene: str, seed: int, ahead: bool = False, hold: bool = False, execute: int = 1,
     device: str = "cpu",
@@ -152,9 +178,22 @@ def episode(
     }
 
 
+def plan_cost(settings: dict[str, Any], seed: int, threads: int, plans: int = 8, device: str = "cpu") -> Result:
+    """Wall time of ``plans`` single plans on ``threads`` cores, from the start of :data:`COST_SCENE`."""
+    arm, policy, scene = _arm(), _model(device), _scene(COST_SCENE, device, 1)
+    arm.reset()
+    state = torch.from_numpy(arm.state)
+    sampler = make_sampler(settings)
+    return jm2d_cost.timed(sampler, policy, lambda _: AvoidingProblem(scene, state, policy), seed, threads, plans, device)
+
+
 def jobs(scale: Scale) -> list[Job]:
     """Every episode of the tables. 100 episodes a seed; seed s has the random numbers 100 s .. 100 s + 99."""
     out, trials = [], scale.count(100, 1)
+    for name in [m for m in METHODS if not m.endswith((AHEAD, HELD, PLAYED)) and (m in QUICK or not scale.quick)]:
+        for threads in jm2d_cost.THREADS:
+            asked = {"settings": METHODS[name], "seed": scale.seeds[0], "threads": threads, "device": scale.device}
+            out.append(Job(f"avoiding/cost/{name}/{threads}/{scale.seeds[0]}", plan_cost, asked, alone=True))
     for seed in scale.seeds:
         for n in range(trials):
             where = {"seed": 100 * seed + n, "device": scale.device, "execute": load_avoiding_config().execute}
@@ -171,14 +210,14 @@ def jobs(scale: Scale) -> list[Job]:
 
 
 def holds(name: str) -> bool:
-    """Whether the method judges its chunks by V; A.2's rows are JM2D's."""
-    return name.startswith((*HOLDING, *estimates()))
+    """Whether what V finds infeasible is not played; A.2 asks what the chunks are like, and plays them all."""
+    return name.endswith(HELD) or (name.startswith(HOLDING) and not name.endswith(PLAYED))
 
 
 def estimates() -> dict[str, dict[str, Any]]:
-    """JM2D of A.2 by how clean samples are estimated, plain and tight."""
+    """JM2D of A.2 by how clean samples are estimated, plain and tight; the whole pass is Table 1's, played like these."""
     tight = METHODS["jm2d_tight"]["tighten"]
-    plain = {f"u={u}": {**_JM2D, **how} for u, how in ESTIMATES.items()}
+    plain = {name: {**_JM2D, **how} for name, how in ESTIMATES.items()}
     return {**plain, **{f"tight, {name}": {**settings, "tighten": tight} for name, settings in plain.items()}}
 
 
@@ -190,7 +229,9 @@ def rows(results: dict[str, Result]) -> list[dict[str, Any]]:
             found = [r for key, r in results.items() if key.startswith(f"avoiding/{scene}/{name}/")]
             if found:
                 out.append(_row(scene, name, found))
-    return out
+    safe = {row["method"]: row["safe_success"] for row in out if row["condition"] == COST_SCENE}
+    costs = jm2d_cost.rows(results, "avoiding", METHODS, "plan")
+    return out + [{**row, "safe_success": safe.get(row["method"])} for row in costs]
 
 
 def _row(scene: str, name: str, found: list[Result]) -> dict[str, Any]:
@@ -203,7 +244,8 @@ def _row(scene: str, name: str, found: list[Result]) -> dict[str, Any]:
         "safe_success": share(sum(r["safe"] for r in found), n), **_paper(scene, name, 0, "paper"),
         "violations": bootstrap([r["violations"] for r in found]), **_paper(scene, name, 1, "paper_violations"),
         "task_success": share(sum(r["reached"] for r in found), n), "contacts": sum(r["touched"] is not None for r in found),
-        "ways": f"{len(ways)} of {MODES}", "steps": bootstrap([r["steps"] for r in found if r["reached"]]),
+        "ways": f"{len(ways)} of {MODES}", "way_share": max(ways.values(), default=0) / max(1, sum(ways.values())),
+        "steps": bootstrap([r["steps"] for r in found if r["reached"]]),
         "infeasible_plans": sum(r["infeasible"] for r in found) / plans, "network_rows": sum(r["rows"] for r in found) / plans,
         "plan_ms_p50": float(np.median(times)), "plan_ms_p95": float(np.quantile(times, 0.95)),
     }

@@ -14,7 +14,7 @@ from matplotlib.patches import Circle
 from matplotlib.ticker import LogLocator, NullFormatter, StrMethodFormatter
 
 from tandem.bench.figures import STYLE, save
-from tandem.bench.plots import CYCLE, MARKERS
+from tandem.bench.plots import CYCLE, MARKERS, pareto
 from tandem.tasks.avoiding.config import load_avoiding_config
 from tandem.tasks.avoiding.scene import Scene
 
@@ -66,7 +66,10 @@ def paths(path: Path, results: dict[str, dict[str, Any]], scenes: tuple[str, ...
 
 
 def cost(path: Path, rows: list[dict[str, Any]], scenes: tuple[str, ...]) -> None:
-    """Safe success against network rows a plan, a panel a scene; points of equal cost stand a little apart."""
+    """Safe success against network rows a plan, a panel a scene; points of equal cost stand a little apart.
+
+    The line is the Pareto front of those that do not know the pillars.
+    """
     shown = [s for s in scenes if any(r["condition"] == s for r in rows)]
     if not shown:
         return
@@ -74,13 +77,18 @@ def cost(path: Path, rows: list[dict[str, Any]], scenes: tuple[str, ...]) -> Non
     with matplotlib.rc_context(STYLE):
         figure, handles = Figure(figsize=(3.0 * len(shown) + 2.0, 3.6), layout="constrained"), {}
         for ax, scene in zip(np.ravel(figure.subplots(1, len(shown), squeeze=False, sharey=True)), shown, strict=True):
+            front = []
             for r in (r for r in rows if r["condition"] == scene):
                 n, s = methods.index(r["method"]), r["safe_success"]
                 at = max(r["network_rows"], 1.0) * 1.07 ** (n % 5 - 2)
+                if not r["method"].endswith("+ahead"):
+                    front.append((at, s["mean"]))
                 handles[r["method"]] = ax.errorbar(
                     at, s["mean"], [[s["mean"] - s["lo"]], [s["hi"] - s["mean"]]], color=CYCLE[n % len(CYCLE)],
                     marker=MARKERS[n // len(CYCLE) % len(MARKERS)], ms=4, lw=0.7,
                 )
+            line = pareto(front)
+            ax.step([x for x, _ in line], [y for _, y in line], where="post", color="0.6", lw=1.0, zorder=0)
             ax.set(xscale="log", xlabel="network rows a plan", title=scene, ylim=(-0.03, 1.1))
             ax.xaxis.set_major_locator(LogLocator(subs=(1.0, 3.0)))
             ax.xaxis.set_major_formatter(StrMethodFormatter("{x:,.0f}"))

@@ -16,13 +16,15 @@ from typing import Any
 import numpy as np
 import torch
 
-from tandem.bench import jm2d_donut_plots
-from tandem.bench.jobs import Job, Result, Scale
+from tandem.bench import jm2d_cost, jm2d_donut_plots
+from tandem.bench.jobs import Job, Result, Scale, constants
 from tandem.bench.statistics import bootstrap, share
 from tandem.diffusion.denoiser import NetworkDenoiser, Respaced
 from tandem.diffusion.samplers import make_sampler
 from tandem.diffusion.samplers.base import Run
 from tandem.diffusion.samplers.clean import CleanConfig, clean_chunks
+from tandem.tasks.donut import data as donut_data
+from tandem.tasks.donut import problem as donut_problem
 from tandem.tasks.donut.data import chamfer, in_distribution, pairs
 from tandem.tasks.donut.problem import FIG5_DISKS, ROUNDING, TIGHT_DISKS, DonutConstraint, DonutScene
 from tandem.tasks.donut.train import load_policy
@@ -51,9 +53,8 @@ PAPER_VALID = {"jm2d": 60 / 64}
 PAPER_OUT = {"pdm": 31 / 64}
 #: A.2: u steps before Tweedie
 ESTIMATES: dict[str, dict[str, Any]] = {
-    "noisy (u=0)": {"clean": "noisy"}, "Tweedie (u=1)": {"clean": "steps", "clean_steps": 0},
-    "u=2": {"clean": "steps", "clean_steps": 1}, "u=5": {"clean": "steps", "clean_steps": 4},
-    "u=10": {"clean": "steps", "clean_steps": 9}, "full": {"clean": "full"},
+    "noisy": {"clean": "noisy"}, "Tweedie (u=0)": {"clean": "steps", "clean_steps": 0},
+    **{f"u={u}": {"clean": "steps", "clean_steps": u} for u in (1, 2, 5, 10)}, "full": {"clean": "full"},
 }
 #: Fig. 2 at I = 25, at 5,200 network rows where a method can spend them: JM2D's 16 x 25 x 26 / 2
 JOINT_STEPS = 25
@@ -76,6 +77,11 @@ NOTES = """Donut: `paper` is Fig. 5's 60 of 64 valid and in distribution, `paper
 @lru_cache(maxsize=4)
 def _model(device: str) -> NetworkDenoiser:
     return load_policy(device)
+
+
+def problem() -> dict[str, Any]:
+    """What defines the task."""
+    return {"steps": JOINT_STEPS, "radius": DonutScene(0, 0).radius, **constants(donut_data, donut_problem)}
 
 
 def constraint_sample(settings: dict[str, Any], condition: str, seed: int, device: str = "cpu") -> Result:
@@ -115,13 +121,39 @@ def joint_sample(settings: dict[str, Any], obstacles: int, scene: int, seed: int
     return {
         "feasible": r.feasible, "length": -r.cost if r.feasible else None, "in_distribution": on, "rows": r.counters.network_rows,
         "evaluations": r.counters.potential_evals,
+        "path": None if r.x is None or r.k is None else problem.path(r.x, r.k).tolist(),
     }
+
+
+def plan_cost(settings: dict[str, Any], problem: str, seed: int, threads: int, plans: int = 8, device: str = "cpu") -> Result:
+    """Wall time of ``plans`` single plans on ``threads`` cores: of Fig. 5's constraint, or of Fig. 2's paths (16 circles)."""
+    whole = _model(device)
+    if problem == "constraint":
+        asked: Any = DonutConstraint(torch.tensor(FIG5_DISKS), device=device)
+        return jm2d_cost.timed(make_sampler(settings), whole, lambda _: asked, seed, threads, plans, device)
+    scenes = [DonutScene(OBSTACLES[-1], n).problem(device) for n in range(plans)]
+    denoiser = Respaced(whole, JOINT_STEPS)
+    return jm2d_cost.timed(make_sampler(settings), denoiser, lambda n: scenes[n], seed, threads, plans, device)
+
+
+def _costs(quick: bool) -> dict[str, dict[str, Any]]:
+    """What plans are timed of; ``<method>`` under the constraint, ``paths, <method>`` among obstacles."""
+    constraint = {name: {"settings": s, "problem": "constraint"} for name, s in CONSTRAINT.items()}
+    joint = {f"paths, {name}": {"settings": s, "problem": "paths"} for name, s in JOINT.items()}
+    whole = {**constraint, **joint}
+    return {name: whole[name] for name in ("policy", "paths, sequential") if name in whole} if quick else whole
 
 
 def jobs(scale: Scale) -> list[Job]:
     """Everything to measure; a key says where it belongs."""
-    out = []
     samples, scenes, device = scale.count(64, 4), scale.count(12, 1), scale.device
+    out = [
+        Job(
+            f"donut/cost/{name}/{threads}/{scale.seeds[0]}", plan_cost,
+            {**asked, "seed": scale.seeds[0], "threads": threads, "device": device}, alone=True,
+        )
+        for name, asked in _costs(scale.quick).items() for threads in jm2d_cost.THREADS
+    ]
     for seed in scale.seeds:
         for n in range(samples):
             own = {"seed": 1000 * seed + n, "device": device}
@@ -146,7 +178,8 @@ def jobs(scale: Scale) -> list[Job]:
 
 def rows(results: dict[str, Result]) -> list[dict[str, Any]]:
     """Table rows of all donut results."""
-    return [*_constraint_rows(results), *_estimate_rows(results), *_joint_rows(results)]
+    costs = jm2d_cost.rows(results, "donut", _costs(quick=False), "plan")
+    return [*_constraint_rows(results), *_estimate_rows(results), *_joint_rows(results), *costs]
 
 
 def plots(out: Path, results: dict[str, Result], table: list[dict[str, Any]]) -> None:
@@ -156,6 +189,8 @@ def plots(out: Path, results: dict[str, Result], table: list[dict[str, Any]]) ->
         found = {key: r for key, r in results.items() if key.startswith(f"donut/constraint/{condition}/")}
         jm2d_donut_plots.constraint(out / name, found, list(CONSTRAINT), disks)
     jm2d_donut_plots.estimates(out / "donut_estimates.svg", table)
+    scenes = {count: DonutScene(count, 0).circles().tolist() for count in OBSTACLES}
+    jm2d_donut_plots.paths(out / "donut_paths.svg", results, [m for m in JOINT if not m.endswith("_400")], scenes)
 
 
 def _of(results: dict[str, Result], prefix: str) -> list[Result]:

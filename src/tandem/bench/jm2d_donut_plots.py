@@ -1,4 +1,6 @@
-"""Plots of ``tandem bench jm2d``: samples under the donut's constraint (Fig. 5) and its clean estimates (Fig. A.4 a)."""
+"""Plots of ``tandem bench jm2d``: samples under the donut's constraint (Fig. 5), its clean estimates (Fig. A.4 a), paths among
+obstacles (Fig. 2).
+"""
 
 from __future__ import annotations
 
@@ -43,6 +45,31 @@ def constraint(path: Path, results: dict[str, dict[str, Any]], methods: list[str
                 ax.plot(xy[:, 0], xy[:, 1], ".", color=colour, ms=4)
             count = sum(r["valid"] and r["in_distribution"] for r in found)
             ax.set_title(f"{name}: {count}/{len(found)}", fontsize=9)
+        save(figure, path)
+
+
+def paths(path: Path, results: dict[str, dict[str, Any]], methods: list[str], scenes: dict[int, list[list[float]]]) -> None:
+    """The first scene of each density, a line each: a panel a method, its path start - waypoint - goal among the circles."""
+    shown = [m for m in methods if any(key.startswith(f"donut/joint/{m}/") for key in results)]
+    if not shown:
+        return
+    with matplotlib.rc_context(STYLE):
+        figure = Figure(figsize=(2.2 * len(shown), 2.4 * len(scenes)), layout="constrained")
+        panels = figure.subplots(len(scenes), len(shown), squeeze=False)
+        for line, (count, circles) in zip(panels, scenes.items(), strict=True):
+            for ax, method in zip(line, shown, strict=True):
+                keys = [key for key in results if key.startswith(f"donut/joint/{method}/{count}/") and key.endswith("/0")]
+                found = [results[key] for key in keys]
+                _donut(ax, ())
+                for x, y, radius in circles:
+                    ax.add_patch(Circle((x, y), radius, fc="0.45", ec="none"))
+                for r in found:
+                    if r["path"] is not None:
+                        xy = np.array(r["path"])
+                        ax.plot(xy[:, 0], xy[:, 1], color=CYCLE[0] if r["feasible"] else CYCLE[4], lw=1.4, marker="o", ms=3)
+                length = found[0]["length"] if found and found[0]["feasible"] else None
+                ax.set_title(f"{method}: {f'{length:.2f}' if length is not None else 'infeasible'}", fontsize=8)
+                ax.set(xlim=(-1.6, 1.6), ylim=(-1.6, 1.6))
         save(figure, path)
 
 

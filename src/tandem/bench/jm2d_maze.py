@@ -8,26 +8,28 @@ else running.
 
 from __future__ import annotations
 
-import time
+import dataclasses
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-import numba
 import numpy as np
-import torch
 
-from tandem.bench import jm2d_maze_plots
-from tandem.bench.jobs import Job, Result, Scale
+from tandem.bench import jm2d_cost, jm2d_maze_plots
+from tandem.bench.jobs import Job, Result, Scale, constants
 from tandem.bench.statistics import bootstrap, share
 from tandem.diffusion.denoiser import NetworkDenoiser
 from tandem.diffusion.samplers import make_sampler
+from tandem.safety import pointmass
+from tandem.tasks.maze import demonstrations, layout, physics
+from tandem.tasks.maze import episode as maze_episode
+from tandem.tasks.maze import problem as maze_problem
 from tandem.tasks.maze.episode import draw_task, play
 from tandem.tasks.maze.physics import DT, MazeWorld
 from tandem.tasks.maze.problem import BACKUPS, MazeConfig, MazeProblem
 from tandem.tasks.maze.train import load_policy
 
-#: JM2D's 32 chunks and I = 16 make 32 x 16 x 17 / 2 = 4,352 rows a plan; Gibbs and best-of-N spend the same
+#: JM2D's 32 chunks and I = 16 make 32 x 16 x 17 / 2 = 4,352 rows a plan; Gibbs, best-of-N and `steered_272` spend the same
 METHODS: dict[str, dict[str, Any]] = {
     "policy": {"method": "policy"},
     "rail": {"method": "sequential"},
@@ -38,6 +40,7 @@ METHODS: dict[str, dict[str, Any]] = {
     "best_of_n": {"method": "best_of_n", "rows": 4352, "k_samples": 64},
     "best_of_n_512": {"method": "best_of_n", "rows": 512, "k_samples": 64},
     "steered": {"method": "steered", "particles": 32, "k_samples": 16, "selection": "sample"},
+    "steered_272": {"method": "steered", "particles": 272, "k_samples": 16, "selection": "sample"},
 }
 #: further budgets of the cheap ones, for success against cost
 BUDGETS: dict[str, dict[str, Any]] = {
@@ -45,15 +48,16 @@ BUDGETS: dict[str, dict[str, Any]] = {
     "steered_8": {**METHODS["steered"], "particles": 8}, "steered_128": {**METHODS["steered"], "particles": 128},
 }
 PADDINGS = (0.0, 0.05, 0.1, 0.15, 0.2, 0.25)
-#: cores that single plans are timed on
-THREADS = (1, 2)
 #: N = N_K of Fig. 4; 32 x 64 stands among Fig. 3's rows
 SAMPLES = (2, 4, 8, 16)
-#: where ablation and degraded backups are measured; the paper does not say where it did [m]
+#: where degraded backups (as in the paper, F.2: 50 rollouts there) and the ablation are measured; Fig. 4 does not say where [m]
 ABLATION_PADDING = 0.2
-#: read off the project page's figure to about 0.01 (no marker at w = 0.10), and Table F.3
+#: read off the project page's figure to about 0.01 (no marker at w = 0.10), and Table F.3, whose horizons are steps of 10 ms
 PAPER: dict[str, dict[str, dict[float, float]]] = {
-    "policy": {"safe_success": {0.0: 0.895, 0.05: 0.885, 0.15: 0.775, 0.2: 0.61, 0.25: 0.275}},
+    "policy": {
+        "safe_success": {0.0: 0.895, 0.05: 0.885, 0.15: 0.775, 0.2: 0.61, 0.25: 0.275},
+        "horizon_s": dict.fromkeys((0.0, 0.05, 0.15, 0.2, 0.25), 2.36),
+    },
     "rail": {
         "safe_success": {0.0: 0.98, 0.05: 0.985, 0.15: 0.96, 0.2: 0.945, 0.25: 0.91},
         "intervention": {0.0: 0.39, 0.05: 0.4, 0.15: 0.43, 0.2: 0.515, 0.25: 0.61},
@@ -82,9 +86,9 @@ PAPER_DEGRADED: dict[str, dict[str, dict[str, float]]] = {
         "-x-y": {"safe_success": 0.88, "horizon_s": 3.663, "intervention": 0.47},
     },
 }
-NOTES = """Point maze: `paper_...` are Fig. 3's values, read off the figure, and Table F.3's. Map, starts, goals, denoising steps,
-N and lambda (0.05 m^2) are ours, for the paper gives none; steering returns a draw of its target, best-of-N the least J;
-`plan_ms`: processor time, one core; `difference_...`: less sequential's, paired over the same episodes.
+NOTES = """Point maze: `paper_...` are Fig. 3's values, read off the figure, and Table F.3's (50 rollouts). Map, starts, goals, denoising
+steps, N and lambda (0.05 m^2) are ours, for the paper gives none; steering returns a draw of its target, best-of-N the least
+J; `plan_ms`: processor time, one core; `difference_...`: less sequential's, paired over the same episodes.
 Goals are drawn as D4RL draws them: two thirds lie in walls padded by 0.25 m, a quarter by more than 0.1 m; 0.2 m counts as
 reached. On tuning seeds 18 of 19 filtered episodes at w = 0.25 that ran out of time had one of that quarter, the ball going
 to and fro before it; of the table's first 30 only 6 of 13 had, but 12 of 13 one in the padding: that is not all of it.
@@ -100,6 +104,12 @@ def _policy(device: str) -> NetworkDenoiser:
     return load_policy(device)
 
 
+def problem() -> dict[str, Any]:
+    """What defines the task."""
+    own = {"config": dataclasses.asdict(MazeConfig()), "cost": ABLATION_PADDING}
+    return {**own, **constants(demonstrations, maze_episode, layout, physics, maze_problem, pointmass)}
+
+
 def episode(settings: dict[str, Any], padding: float, backup: str, seed: int, trial: int, device: str = "cpu") -> Result:
     """One episode."""
     config = MazeConfig(padding=padding, backup=backup)
@@ -113,29 +123,17 @@ def episode(settings: dict[str, Any], padding: float, backup: str, seed: int, tr
 
 
 def plan_cost(settings: dict[str, Any], seed: int, threads: int, plans: int = 8, device: str = "cpu") -> Result:
-    """Wall time of ``plans`` single plans on ``threads`` cores, in turn at a start at rest and 0.2 s of random controls later."""
-    before = torch.get_num_threads(), numba.get_num_threads()
-    torch.set_num_threads(threads)
-    numba.set_num_threads(min(threads, numba.config.NUMBA_NUM_THREADS))  # type: ignore[attr-defined]
-    try:
-        sampler, policy, config = make_sampler(settings), _policy(device), MazeConfig(padding=ABLATION_PADDING)
-        generator, rng, ms, rows = torch.Generator(device).manual_seed(seed), np.random.default_rng(seed), [], 0.0
-        for n in range(-1, plans):  # the first one warms up
-            task = draw_task(seed, max(n, 0))
-            world = MazeWorld()
-            state = world.reset(task.start)
-            for control in rng.uniform(-0.5, 0.5, (20 * (n % 2), 2)):
-                state = world.step(control)
-            problem = MazeProblem.make(config, state, task.goal, policy, rng)
-            began = time.perf_counter()
-            result = sampler.sample(problem, policy, generator=generator)
-            if n >= 0:
-                ms.append(round(1e3 * (time.perf_counter() - began), 2))
-                rows += result.counters.network_rows / plans
-    finally:
-        torch.set_num_threads(before[0])
-        numba.set_num_threads(before[1])
-    return {"plan_ms": ms, "rows": rows}
+    """Wall time of ``plans`` single plans on ``threads`` cores, in turn at a start at rest and after 0.2 s of random controls."""
+    policy, config, rng = _policy(device), MazeConfig(padding=ABLATION_PADDING), np.random.default_rng(seed)
+
+    def problem(n: int) -> MazeProblem:
+        task, world = draw_task(seed, n), MazeWorld()
+        state = world.reset(task.start)
+        for control in rng.uniform(-0.5, 0.5, (20 * (n % 2), 2)):
+            state = world.step(control)
+        return MazeProblem.make(config, state, task.goal, policy, rng)
+
+    return jm2d_cost.timed(make_sampler(settings), policy, problem, seed, threads, plans, device)
 
 
 def ablations() -> dict[str, dict[str, Any]]:
@@ -161,7 +159,7 @@ def jobs(scale: Scale) -> list[Job]:
             f"maze/cost/{name}/{threads}/{scale.seeds[0]}", plan_cost,
             {"settings": settings, "seed": scale.seeds[0], "threads": threads, "device": scale.device}, alone=True,
         )
-        for name, settings in costs.items() for threads in THREADS
+        for name, settings in costs.items() for threads in jm2d_cost.THREADS
     ]
     return alone + [
         Job(
@@ -241,29 +239,25 @@ def rows(results: dict[str, Result]) -> list[dict[str, Any]]:
 
 def _cost_rows(results: dict[str, Result]) -> list[dict[str, Any]]:
     """Plan time on one core and on two; success and intervention are Fig. 3's, at the same padding."""
-    out = []
-    for name in {**METHODS, **BUDGETS}:
-        found = {t: r for t in THREADS for key, r in results.items() if key.startswith(f"maze/cost/{name}/{t}/")}
-        played = _found(results, ABLATION_PADDING, "original", name)
-        if not found:
-            continue
-        first = next(iter(found.values()))
-        row: dict[str, Any] = {
-            "table": "Point maze, cost of a plan", "task": "maze", "method": name, "condition": f"w = {ABLATION_PADDING:g}",
-            "n": len(first["plan_ms"]), "network_rows": first["rows"],
-        }
-        for t, r in found.items():
-            row[f"plan_ms_{t}_core{'s' if t > 1 else ''}"] = bootstrap(r["plan_ms"])
+    out = jm2d_cost.rows(results, "maze", {**METHODS, **BUDGETS}, f"w = {ABLATION_PADDING:g}")
+    for row in out:
+        played = _found(results, ABLATION_PADDING, "original", row["method"])
         if played:
-            figures = _figures(played, name != "policy")
+            figures = _figures(played, row["method"] != "policy")
             row |= {key: figures[key] for key in ("safe_success", "intervention")}
-        out.append(row)
     return out
 
 
 def plots(out: Path, results: dict[str, Result], table: list[dict[str, Any]]) -> None:
     """Figures into folder ``out``; ``table``: this part's rows."""
-    padded = [r for r in table if "Fig. 3" in r["table"]]
-    jm2d_maze_plots.padded(out / "maze_padding.svg", padded)
-    budgets = [r for r in table if r["condition"] == f"w = {ABLATION_PADDING:g}" and "cost" not in r["table"]]
-    jm2d_maze_plots.budget(out / "maze_budget.svg", budgets)
+    jm2d_maze_plots.padded(out / "maze_padding.svg", [r for r in table if "Fig. 3" in r["table"]])
+    jm2d_maze_plots.samples(out / "maze_samples.svg", [r for r in table if "Fig. 4" in r["table"]])
+    jm2d_maze_plots.budget(out / "maze_budget.svg", _budgets(results))
+
+
+def _budgets(results: dict[str, Result]) -> list[dict[str, Any]]:
+    """Rows of all methods at :data:`ABLATION_PADDING` over those episodes that all of them have played."""
+    names = [n for n in {**METHODS, **ablations(), **BUDGETS} if n != "policy"]
+    found = {name: f for name in names if (f := _found(results, ABLATION_PADDING, "original", name))}
+    common = set.intersection(*(set(f) for f in found.values())) if found else set()
+    return [{"method": n, **_figures({key: f[key] for key in common})} for n, f in found.items()] if common else []

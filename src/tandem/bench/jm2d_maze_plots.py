@@ -11,7 +11,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from tandem.bench.figures import STYLE, save
-from tandem.bench.plots import CYCLE, MARKERS
+from tandem.bench.plots import CYCLE, MARKERS, pareto
 
 _PANELS = (("safe_success", "safe success"), ("intervention", "intervention"), ("horizon_s", "time to the goal [s]"))
 
@@ -48,18 +48,25 @@ def padded(path: Path, rows: list[dict[str, Any]]) -> None:
         save(figure, path)
 
 
-def pareto(points: list[tuple[float, float]]) -> list[tuple[float, float]]:
-    """Of (cost, value) those that no cheaper point reaches, by cost."""
-    out: list[tuple[float, float]] = []
-    for cost, value in sorted(points, key=lambda p: (p[0], -p[1])):
-        if not out or value > out[-1][1]:
-            out.append((cost, value))
-    return out
+def samples(path: Path, rows: list[dict[str, Any]]) -> None:
+    """Fig. 4: each metric against JM2D's number of samples; the last is Fig. 3's (N = 32, N_K = 64)."""
+    rows = sorted((r for r in rows if r["network_rows"] > 0), key=lambda r: r["network_rows"])
+    if len(rows) < 2:
+        return
+    with matplotlib.rc_context(STYLE):
+        figure = Figure(figsize=(9.0, 2.8), layout="constrained")
+        for ax, (metric, title) in zip(figure.subplots(1, 3), _PANELS, strict=True):
+            mean, lo, hi = (np.array([r[metric][key] for r in rows]) for key in ("mean", "lo", "hi"))
+            spread = np.maximum([mean - lo, hi - mean], 0.0)
+            ax.errorbar(range(len(rows)), mean, spread, color=CYCLE[0], marker="o", ms=4, capsize=3, lw=1.2)
+            names = [r["method"].removeprefix("jm2d, N = N_K = ") for r in rows]
+            ax.set_xticks(range(len(rows)), ["32, 64" if name == "jm2d" else name for name in names])
+            ax.set(xlabel="N = N_K", title=title, ylim=(0.0, None))
+        save(figure, path)
 
 
 def budget(path: Path, rows: list[dict[str, Any]]) -> None:
     """Safe success and intervention against network rows a plan; the line is the Pareto front of the means."""
-    rows = [r for r in {r["method"]: r for r in rows}.values() if r["network_rows"] > 0 and isinstance(r["intervention"], dict)]
     if not rows:
         return
     with matplotlib.rc_context(STYLE):
@@ -67,17 +74,23 @@ def budget(path: Path, rows: list[dict[str, Any]]) -> None:
         for ax, metric in zip(figure.subplots(1, 2), ("safe_success", "intervention"), strict=True):
             handles = [_point(ax, row, metric, n) for n, row in enumerate(rows)]
             sign = -1.0 if metric == "intervention" else 1.0
-            front = pareto([(row["network_rows"], sign * row[metric]["mean"]) for row in rows])
+            front = pareto([(_beside(row, n), sign * row[metric]["mean"]) for n, row in enumerate(rows)])
             ax.step([x for x, _ in front], [sign * y for _, y in front], where="post", color="0.6", lw=1.0, zorder=0)
-            ax.set(xscale="log", xlabel="network rows a plan", title=metric.replace("_", " "))
+            title = f"{metric.replace('_', ' ')} (n = {rows[0]['n']}, the same episodes for all)"
+            ax.set(xscale="log", xlabel="network rows a plan", title=title)
         figure.legend(handles, [row["method"] for row in rows], loc="outside right center", frameon=False)
         save(figure, path)
 
 
+def _beside(row: dict[str, Any], n: int) -> float:
+    """Where method number ``n`` stands: its network rows, a little apart from others of equal cost."""
+    return float(row["network_rows"] * 1.06 ** (n % 5 - 2))
+
+
 def _point(ax: Axes, row: dict[str, Any], metric: str, n: int) -> Any:
-    """Method number ``n``, its colour and marker; methods of equal cost stand a little apart."""
+    """Method number ``n``, its colour and marker."""
     mean, lo, hi = (row[metric][key] for key in ("mean", "lo", "hi"))
     spread = np.maximum([[mean - lo], [hi - mean]], 0.0)
     marker = MARKERS[n // len(CYCLE) % len(MARKERS)]
-    x = row["network_rows"] * 1.06 ** (n % 5 - 2)
-    return ax.errorbar(x, mean, spread, color=CYCLE[n % len(CYCLE)], marker=marker, ms=5, capsize=2, lw=0, elinewidth=0.6)
+    look: Any = {"color": CYCLE[n % len(CYCLE)], "marker": marker, "ms": 5, "capsize": 2, "lw": 0, "elinewidth": 0.6}
+    return ax.errorbar(_beside(row, n), mean, spread, **look)

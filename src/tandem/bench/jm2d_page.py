@@ -22,10 +22,14 @@ Table = tuple[list[str], list[list[str]]]
 
 #: pictures beside the page, and the plots that they are
 PICTURES = {
-    "jm2d_donut.webp": "donut_constraint.webp", "jm2d_maze.webp": "maze_padding.webp", "jm2d_budget.webp": "maze_budget.webp",
-    "jm2d_avoiding.webp": "avoiding_paths.webp",
+    "jm2d_donut.webp": "donut_constraint.webp", "jm2d_donut_estimates.webp": "donut_estimates.webp",
+    "jm2d_donut_paths.webp": "donut_paths.webp", "jm2d_maze.webp": "maze_padding.webp", "jm2d_samples.webp": "maze_samples.webp",
+    "jm2d_budget.webp": "maze_budget.webp", "jm2d_avoiding.webp": "avoiding_paths.webp",
+    "jm2d_avoiding_cost.webp": "avoiding_cost.webp",
 }
 _MARKED = re.compile(r"(<!-- table (\S+) -->\n).*?(<!-- end -->)", re.DOTALL)
+#: A.2's last lines are among Table 1's methods: JM2D whose chunks are all played
+_WHOLE = {"jm2d-hold": "full", "jm2d_tight-hold": "tight, full"}
 _SCENES = ("top_left", "top_right", "both", "cluttered")
 
 
@@ -81,6 +85,15 @@ def interval(value: dict[str, float] | None, digits: int = 2) -> str:
     if value is None or not math.isfinite(value["mean"]):
         return "–"
     return f"{number(value, digits)} [{number(value['lo'], digits)}, {number(value['hi'], digits)}]"
+
+
+def signed(value: dict[str, float], digits: int = 2) -> str:
+    """``-.06 [-.09, -.02]``, each with its sign; bold where the interval has no 0."""
+    if not math.isfinite(value["mean"]):
+        return "–"
+    cells = [("-" if value[k] < 0.0 else "+") + number(abs(value[k]), digits) for k in ("mean", "lo", "hi")]
+    text = f"{cells[0]} [{cells[1]}, {cells[2]}]"
+    return f"**{text}**" if value["lo"] * value["hi"] > 0.0 else text
 
 
 def _paper(value: float | None, digits: int = 2) -> str:
@@ -149,7 +162,7 @@ def _donut_estimates(rows: list[Row]) -> Table:
 def _donut_paths(rows: list[Row]) -> Table:
     found = _titled(rows, "Donut, paths")
     head, lines = _grid(
-        found, lambda r: f"{number(r['feasible'])}, {interval(r['length'])}",
+        found, lambda r: f"{interval(r['feasible'])}; {interval(r['length'])}",
         lambda c: f"{c.removeprefix('Fig. 2, ')}: feasible, length",
     )
     for line, by in zip(lines, _by_method(found).values(), strict=True):
@@ -158,19 +171,32 @@ def _donut_paths(rows: list[Row]) -> Table:
     return [*head, "network rows", "ms"], lines
 
 
-def _maze(metric: str) -> Callable[[list[Row]], Table]:
-    """A metric against the padding; with safe success the episodes, and how many of them met a wall."""
+def _maze(metric: str, degraded: bool = False) -> Callable[[list[Row]], Table]:
+    """A metric against the padding, or with ``degraded`` backups; with safe success the episodes, and how many met a wall."""
 
     def table(rows: list[Row]) -> Table:
-        found = _titled(rows, "Point maze, padded")
-        if metric != "safe_success":
-            found = [row for row in found if row[metric] is not None]
-        head, lines = _grid(found, lambda r: number(r[metric]) + _paper(r[f"paper_{metric}"]))
+        found = [row for row in _titled(rows, f"Point maze, {'degraded' if degraded else 'padded'}") if row[metric] is not None]
+        head, lines = _grid(found, lambda r: interval(r[metric]) + _paper(r[f"paper_{metric}"]), _backup if degraded else str)
         if metric == "safe_success":
             for line, by in zip(lines, _by_method(found).values(), strict=True):
                 line += [_range(row["n"] for row in by.values()), _met_a_wall(by.values())]
             head += ["n a cell", "met a wall"]
         return head, lines
+
+    return table
+
+
+def _backup(condition: str) -> str:
+    """``original``, ``backups +x+y``."""
+    return condition.split(", ")[1] if ", " in condition else "original"
+
+
+def _maze_difference(metric: str) -> Callable[[list[Row]], Table]:
+    """A metric less sequential's, over the episodes that both have played."""
+
+    def table(rows: list[Row]) -> Table:
+        found = [row for row in _titled(rows, "Point maze, padded") if f"difference_{metric}" in row]
+        return _grid(found, lambda r: signed(r[f"difference_{metric}"]))
 
     return table
 
@@ -185,18 +211,6 @@ def _met_a_wall(rows: Iterable[Row]) -> str:
     return f"{sum(round(r['violations']['mean'] * r['n']) for r in found)} of {_count(sum(r['n'] for r in found))}"
 
 
-def _maze_degraded(rows: list[Row]) -> Table:
-    metrics = ("safe_success", "intervention", "horizon_s")
-    found = _titled(rows, "Point maze, degraded")
-    head, lines = _grid(
-        found, lambda r: ", ".join(number(r[m]) + _paper(r[f"paper_{m}"]) for m in metrics),
-        lambda c: c.split(", ")[1] if ", " in c else "original",
-    )
-    for line, by in zip(lines, _by_method(found).values(), strict=True):
-        line += [_range(row["n"] for row in by.values()), _met_a_wall(by.values())]
-    return [*head, "n", "met a wall"], lines
-
-
 def _maze_samples(rows: list[Row]) -> Table:
     head = ["method", "safe success", "intervention", "horizon [s]", "n", "network rows"]
     return head, [
@@ -208,15 +222,20 @@ def _maze_samples(rows: list[Row]) -> Table:
     ]
 
 
-def _maze_cost(rows: list[Row]) -> Table:
-    head = ["method", "network rows", "one core [ms]", "two cores [ms]", "safe success", "intervention"]
-    return head, [
-        [
-            row["method"], _count(row["network_rows"]), interval(row.get("plan_ms_1_core"), 1),
-            interval(row.get("plan_ms_2_cores"), 1), number(row.get("safe_success")), number(row.get("intervention")),
+def _cost(start: str, *reached: str) -> Callable[[list[Row]], Table]:
+    """Plan times of a part, and what the method ``reached`` there."""
+
+    def table(rows: list[Row]) -> Table:
+        head = ["method", "network rows", "one core [ms]", "two cores [ms]", *(name.replace("_", " ") for name in reached)]
+        return head, [
+            [
+                row["method"], _count(row["network_rows"]), interval(row.get("plan_ms_1_core"), 1),
+                interval(row.get("plan_ms_2_cores"), 1), *(interval(row.get(name)) for name in reached),
+            ]
+            for row in _titled(rows, f"{start}, cost")
         ]
-        for row in _titled(rows, "Point maze, cost")
-    ]
+
+    return table
 
 
 def _avoiding_cell(row: Row) -> str:
@@ -230,17 +249,24 @@ def _avoiding(estimates: bool) -> Callable[[list[Row]], Table]:
     def table(rows: list[Row]) -> Table:
         found = [
             row for row in rows if row["task"] == "avoiding" and row["condition"] in _SCENES
-            and row["method"].startswith("jm2d, ") == estimates
+            and (row["method"].startswith("jm2d, ") == estimates or (estimates and row["method"] in _WHOLE))
         ]
         head, lines = _grid(found, _avoiding_cell, lambda c: f"`{c}`")
         for line, by in zip(lines, _by_method(found).values(), strict=True):
             own = list(by.values())
-            line[0] = line[0].removeprefix("jm2d, ")
+            line[0] = _WHOLE.get(line[0], line[0].removeprefix("jm2d, ")) if estimates else line[0]
             line += [_range(row["n"] for row in own), _count(sum(row["network_rows"] for row in own) / len(own))]
             line.append(_ms(sum(row["plan_ms_p50"] for row in own) / len(own)))
         return [*head, "n", "rows a plan", "ms"], lines
 
     return table
+
+
+def _avoiding_free(rows: list[Row]) -> Table:
+    return ["method", "task success", "ways, of 24", "most frequent way", "n"], [
+        [row["method"], interval(row["task_success"]), row["ways"].split(" ")[0], number(row["way_share"]), str(row["n"])]
+        for row in rows if row["task"] == "avoiding" and row["condition"] == "free"
+    ]
 
 
 def _avoiding_direct(rows: list[Row]) -> Table:
@@ -252,20 +278,24 @@ def _avoiding_direct(rows: list[Row]) -> Table:
 
 def _coupling(rows: list[Row]) -> Table:
     names = ("sequential", "best_of_n", "gibbs", "jm2d", "steered")
-    head = ["problem", "metric", "sequential", "best of N", "Gibbs", "JM2D", "steering", "best", "within its interval"]
+    ours = ["sequential (16 or 25 rows)", "best of N", "Gibbs", "JM2D", "steering"]
+    head = ["problem", "metric", *ours, "best", "within its interval"]
     return head, [
         [
             f"{row['task']}, {row['condition'].removeprefix('Fig. 2, ')}", row["metric"].replace("_", " "),
-            *(number(row[name]) for name in names), row["best"], row["within_its_interval"] or "–",
+            *(interval(row[name]) for name in names), row["best"], row["within_its_interval"] or "–",
         ]
         for row in _titled(rows, jm2d_coupling.TITLE)
     ]
 
 
 TABLES: dict[str, Callable[[list[Row]], Table]] = {
-    "donut": _donut, "donut-estimates": _donut_estimates, "donut-paths": _donut_paths,
+    "donut": _donut, "donut-estimates": _donut_estimates, "donut-paths": _donut_paths, "donut-cost": _cost("Donut"),
     "maze-success": _maze("safe_success"), "maze-intervention": _maze("intervention"), "maze-horizon": _maze("horizon_s"),
-    "maze-degraded": _maze_degraded, "maze-samples": _maze_samples, "maze-cost": _maze_cost,
-    "avoiding": _avoiding(False), "avoiding-estimates": _avoiding(True), "avoiding-direct": _avoiding_direct,
-    "coupling": _coupling,
+    "maze-less-intervention": _maze_difference("intervention"), "maze-less-horizon": _maze_difference("horizon_s"),
+    "maze-degraded": _maze("safe_success", degraded=True), "maze-degraded-intervention": _maze("intervention", degraded=True),
+    "maze-degraded-horizon": _maze("horizon_s", degraded=True),
+    "maze-samples": _maze_samples, "maze-cost": _cost("Point maze", "safe_success", "intervention"),
+    "avoiding-free": _avoiding_free, "avoiding": _avoiding(False), "avoiding-estimates": _avoiding(True),
+    "avoiding-direct": _avoiding_direct, "avoiding-cost": _cost("Avoiding", "safe_success"), "coupling": _coupling,
 }

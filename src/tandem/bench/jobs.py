@@ -10,6 +10,7 @@ installation.
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import importlib.util
 import json
@@ -19,14 +20,17 @@ import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass, field
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
+import numpy as np
 from rich.console import Console
 from rich.progress import Progress, TimeElapsedColumn
 
-from tandem.core.errors import InputError
+from tandem.core.errors import InputError, TandemError
 
 Result = dict[str, Any]
 
@@ -68,6 +72,39 @@ class Scale:
         return min(self.trials, full) if self.trials else full
 
 
+def constants(*modules: ModuleType) -> dict[str, Any]:
+    """JSON values of the modules' own constants (upper-case names), for a stamp: what they define is part of what is asked for.
+
+    What has no JSON form (functions, types, tensors) is left out.
+    """
+    out = {}
+    for module in modules:
+        for name, value in sorted(vars(module).items()):
+            if name.strip("_").isupper():
+                try:
+                    out[f"{module.__name__}.{name}"] = _plain(value)
+                except TypeError:
+                    continue
+    return out
+
+
+def _plain(value: Any) -> Any:
+    """JSON of a constant, numbers to twelve digits: the last ones differ between machines. TypeError: there is none."""
+    if isinstance(value, float):
+        return float(f"{value:.12g}")
+    if value is None or isinstance(value, bool | int | str):
+        return value
+    if isinstance(value, dict):
+        return {str(key): _plain(v) for key, v in value.items()}
+    if isinstance(value, tuple | list):
+        return [_plain(v) for v in value]
+    if isinstance(value, np.ndarray):
+        return _plain(value.tolist())
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        return _plain(dataclasses.asdict(value))
+    raise TypeError(type(value).__name__)
+
+
 def read(path: Path) -> dict[tuple[str, str], Result]:
     """What is already measured, by key and :meth:`Job.digest`."""
     done: dict[tuple[str, str], Result] = {}
@@ -103,12 +140,16 @@ def _end_with_parent() -> None:
 
 
 def _in_processes(jobs: list[Job], workers: int) -> Iterator[tuple[Job, Result]]:
-    """Results as they come from ``workers`` processes of this machine."""
+    """Results as they come from ``workers`` processes of this machine; TandemError when one of them is killed."""
     spawn = multiprocessing.get_context("spawn")  # forking after torch has threads may hang
     with ProcessPoolExecutor(workers, mp_context=spawn, initializer=_end_with_parent) as pool:
         try:
             for future in as_completed([pool.submit(_timed, job) for job in jobs]):
                 yield future.result()
+        except BrokenProcessPool as error:
+            raise TandemError(
+                f"a worker of {workers} was killed, perhaps for want of memory: nothing measured is lost, run the same again"
+            ) from error
         except BaseException:
             pool.shutdown(wait=False, cancel_futures=True)  # or leaving would wait for all that was submitted
             raise

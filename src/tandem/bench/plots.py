@@ -118,3 +118,12 @@ def save(path: Path, record: EpisodeRecord, draw: Callable[[Axes], None], height
                 ax.set_xlim(float(record.time[0]), float(record.time[-1]))
             ax.set_xlabel("time [s]")
             figure.savefig(path.with_name(f"{path.name}-{theme}.svg"), transparent=True, metadata={"Date": None})
+
+
+def pareto(points: list[tuple[float, float]]) -> list[tuple[float, float]]:
+    """Of (cost, value) those that no cheaper point reaches, by cost."""
+    out: list[tuple[float, float]] = []
+    for cost, value in sorted(points, key=lambda p: (p[0], -p[1])):
+        if not out or value > out[-1][1]:
+            out.append((cost, value))
+    return out

@@ -21,7 +21,7 @@ from tandem.diffusion.problem import Evaluated
 from tandem.diffusion.result import SampleResult
 from tandem.diffusion.reverse import step
 from tandem.diffusion.samplers.base import Archive, Pairs, Run, Sampler, finish, register, repair
-from tandem.diffusion.samplers.clean import CleanConfig, clean_chunks, clean_rows
+from tandem.diffusion.samplers.clean import CleanConfig, clean_chunks, clean_rows, step_target, target_rows
 from tandem.diffusion.samplers.potential import graded
 
 
@@ -48,7 +48,7 @@ class Conditional(Sampler[ConditionalConfig]):
 
     def network_rows(self, steps: int) -> int:
         """Network rows of a call: N I (I + 1) / 2 with full clean estimates."""
-        return clean_rows(self.config, steps, self.config.x_samples)
+        return clean_rows(self.config, steps, self.config.x_samples) + target_rows(self.config, steps)
 
     def _sample(self, run: Run) -> SampleResult:
         c, x = self.config, run.noise(1)
@@ -76,7 +76,8 @@ class Conditional(Sampler[ConditionalConfig]):
             pairs = Pairs.best(raw, ks, grid, run.problem.log_prior_k(ks).double())
             archive.add(pairs)
             final = (e, pairs)
-            x = step(run.schedule, x, torch.einsum("n,nhd->hd", w, clean)[None], i, i - 1, c.eta, run.generator)
+            x0 = torch.einsum("n,nhd->hd", w, step_target(run, c, x, i, clean))[None]
+            x = step(run.schedule, x, x0, i, i - 1, c.eta, run.generator)
             took = time.perf_counter() - started
         if final is None:
             return finish(run, None, None, complete)

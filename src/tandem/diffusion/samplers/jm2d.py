@@ -48,7 +48,7 @@ from tandem.diffusion.problem import Evaluated, PotentialGrid
 from tandem.diffusion.result import SampleResult
 from tandem.diffusion.reverse import step
 from tandem.diffusion.samplers.base import Archive, Pairs, Run, Sampler, finish, register, repair
-from tandem.diffusion.samplers.clean import CleanConfig, clean_chunks, clean_rows
+from tandem.diffusion.samplers.clean import CleanConfig, clean_chunks, clean_rows, step_target, target_rows
 from tandem.diffusion.samplers.potential import graded, standardised
 from tandem.diffusion.schedules import Schedule, ScheduleConfig, make_schedule
 
@@ -86,7 +86,7 @@ class JM2D(Sampler[JM2DConfig]):
 
     def network_rows(self, steps: int) -> int:
         """Network rows of a call: N I (I + 1) / 2 with full clean estimates."""
-        return clean_rows(self.config, steps, self.config.x_samples)
+        return clean_rows(self.config, steps, self.config.x_samples) + target_rows(self.config, steps)
 
     def _sample(self, run: Run) -> SampleResult:
         c, schedule = self.config, run.schedule
@@ -109,7 +109,8 @@ class JM2D(Sampler[JM2DConfig]):
             raw, e = guide.evaluate(clean)
             grid = guide.grid(e, ks)
             log_prior = run.problem.log_prior_k(ks).double()
-            x0, k0 = self._means(run, clean, ks, grid, log_prior, k / k_schedule.signal(i))
+            target = step_target(run, c, x, i, clean)
+            x0, k0 = self._means(run, target, ks, grid, log_prior, k / k_schedule.signal(i))
             pairs = Pairs.best(raw, ks, grid, log_prior)
             archive.add(pairs)
             final = (e, pairs)

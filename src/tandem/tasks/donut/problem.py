@@ -81,6 +81,10 @@ class DonutPath:
             torch.where(ok, length / TEMPERATURE, -torch.inf), torch.where(ok, -length, torch.inf), (-gap).clamp(min=0.0)
         )
 
+    def path(self, x: Tensor, k: Tensor) -> Tensor:
+        """(3, 2) start, waypoint and goal of x (2, 2) with k (2,)."""
+        return torch.stack([x[0].double(), REACH * k.double(), x[1].double()])
+
     def _gap(self, a: Tensor, b: Tensor) -> Tensor:
         """(N, K) least distance of the segments a - b (N or 1, K or 1, 2) from the circles, less margin; +inf without circles."""
         a, b = torch.broadcast_tensors(a, b)
