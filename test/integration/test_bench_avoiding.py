@@ -17,7 +17,7 @@ from tandem.tasks.avoiding.config import load_avoiding_config
 from tandem.tasks.avoiding.demonstrations import scripted, write
 from tandem.tasks.avoiding.rollout import play
 from tandem.tasks.avoiding.scene import Scene
-from tandem.tasks.avoiding.train import load_policy, run, weights_path
+from tandem.tasks.avoiding.train import KNOWN, SCRIPT, load_policy, run, weights_path
 
 
 def test_quick_bench_has_a_row_a_method_and_scene_beside_the_papers_value_and_resumes(
@@ -59,11 +59,13 @@ def test_shipped_weights_are_small_and_training_repeats_itself_from_either_sourc
     assert weights_path().stat().st_size < 5_000_000
     notes = read_manifest(weights_path())["notes"]
     assert notes["task"] == "avoiding" and "tandem train avoiding" in notes["command"] and "MIT" in notes["origin"]["source"]
-    few = {"steps": 2, "blended": 8, "rounds": 1, "played": 6}
+    assert notes["origin"]["source"] == KNOWN[notes["origin"]["sha256"]]
+    few = {"data": SCRIPT, "steps": 2, "blended": 8, "rounds": 1, "played": 6}
     out = run(tmp_path / "a.safetensors", **few)  # type: ignore[arg-type]
     assert out.read_bytes() == run(tmp_path / "b.safetensors", **few).read_bytes()  # type: ignore[arg-type]
     write(tmp_path / "d.npz", scripted(24, 7, load_avoiding_config()))
-    other = run(tmp_path / "c.safetensors", data=tmp_path / "d.npz", source="made up", **few)  # type: ignore[arg-type]
+    few["data"] = tmp_path / "d.npz"
+    other = run(tmp_path / "c.safetensors", source="made up", **few)  # type: ignore[arg-type]
     origin = read_manifest(other)["notes"]["origin"]
     assert origin["file"] == "d.npz" and origin["source"] == "made up" and other.read_bytes() != out.read_bytes()
     with pytest.raises(InputError, match=r"\.safetensors"):

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import itertools
+import logging
 import math
 import os
 import pickle
+import shlex
 from pathlib import Path
 
 import numpy as np
@@ -13,14 +15,18 @@ import pytest
 import torch
 from scipy.integrate import solve_ivp
 from scipy.interpolate import PchipInterpolator
+from typer.testing import CliRunner
 
+from tandem.cli import lazy, main
 from tandem.core.config import from_dict
 from tandem.core.errors import ConfigError, InputError
+from tandem.core.paths import share_dir
 from tandem.diffusion.denoiser import NetworkDenoiser, Normaliser
 from tandem.diffusion.networks import MLPConfig, ResidualMLP
 from tandem.diffusion.problem import checked
 from tandem.diffusion.samplers import make_sampler
 from tandem.diffusion.schedules import ScheduleConfig, make_schedule
+from tandem.diffusion.weights import read_manifest
 from tandem.tasks.avoiding import demonstrations as demos
 from tandem.tasks.avoiding.ahead import WayAhead
 from tandem.tasks.avoiding.arm import ROD_RADIUS, AvoidingArm, Response
@@ -31,7 +37,7 @@ from tandem.tasks.avoiding.practice import Rollouts, contacts, corrections, roll
 from tandem.tasks.avoiding.problem import ACTUAL, MOVE, TEMPERATURE, AvoidingProblem
 from tandem.tasks.avoiding.rollout import DRAWS, play
 from tandem.tasks.avoiding.scene import Scene
-from tandem.tasks.avoiding.train import load_policy
+from tandem.tasks.avoiding.train import BESIDE, IMPORTED, SCRIPTED_WEIGHTS, load_policy
 
 SETTINGS = load_avoiding_config()
 
@@ -293,6 +299,77 @@ def test_d3ils_pickles_are_read_and_code_in_them_is_not_run(tmp_path: Path, scri
         convert(tmp_path / "empty", tmp_path / "d.npz")
     with pytest.raises(InputError, match=r"\.npz"):
         convert(folder, tmp_path / "d.csv")
+
+
+@pytest.fixture
+def checkout(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The working directory: a checkout with this one's configuration, weights that must stay, and nothing beside it."""
+    root = tmp_path / "checkout"
+    (root / "models").mkdir(parents=True)
+    (root / "models" / "avoiding.safetensors").write_bytes(b"shipped")
+    (root / "config").symlink_to(share_dir() / "config")
+    monkeypatch.setenv("TANDEM_SHARE", str(root))
+    monkeypatch.chdir(root)
+    return root
+
+
+def tandem(*arguments: str) -> None:
+    """The command line."""
+    done = CliRunner().invoke(main.app, list(arguments), catch_exceptions=False)
+    assert done.exit_code == 0, done.output
+
+
+#: a training of no use that takes a second
+FEW = ("--blended", "0", "--rounds", "0", "--steps", "1")
+
+
+def test_without_demonstrations_training_says_so_and_leaves_the_shipped_weights_alone(
+    checkout: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    with caplog.at_level(logging.INFO):
+        tandem("train", "avoiding", *FEW)
+    assert f"neither {IMPORTED} nor {BESIDE}" in caplog.text and f"scripted; weights go to {SCRIPTED_WEIGHTS}" in caplog.text
+    assert [p.name for p in (checkout / "models").iterdir()] == ["avoiding.safetensors"]
+    assert Path("models/avoiding.safetensors").read_bytes() == b"shipped"
+    notes = read_manifest(SCRIPTED_WEIGHTS)["notes"]
+    assert notes["origin"] == {"kind": "scripted"} and notes["demonstrations"] == 96 and "--data scripted" in notes["command"]
+
+
+def test_training_takes_demonstrations_that_are_there_and_its_manifest_how_to_do_it_again(
+    checkout: Path, scripted: list[np.ndarray], caplog: pytest.LogCaptureFixture
+) -> None:
+    found, beside = Path("models/avoiding.safetensors"), checkout / BESIDE
+    demos.write(beside, scripted[:8])
+    seen = []
+    for name, count in ((BESIDE, 8), (IMPORTED, 6)):
+        with caplog.at_level(logging.INFO):
+            tandem("train", "avoiding", *FEW)
+        assert f"{count} demonstrations, {name}; weights go to {checkout / found}" in caplog.text
+        manifest = read_manifest(found)
+        notes, seen = manifest["notes"], [*seen, found.read_bytes()]
+        assert manifest["weights"] == found.name and notes["demonstrations"] == count and notes["origin"]["file"] == name.name
+        words = shlex.split(notes["command"])
+        assert words[:5] == ["tandem", "train", "avoiding", "--data", str(name)]
+        tandem(*words[1:], "--out", "again.safetensors")
+        assert Path("again.safetensors").read_bytes() == seen[-1]
+        demos.write(checkout.parent / "d3il.npz", scripted[:6])
+        tandem("data", "import", "../d3il.npz")  # where it writes by default is looked at first
+    assert seen[0] != seen[1] and not SCRIPTED_WEIGHTS.exists()
+    tandem("train", "avoiding", *FEW, "--data", "scripted")
+    assert SCRIPTED_WEIGHTS.exists() and found.read_bytes() == seen[1]
+    spaced = checkout / "my demonstrations.npz"
+    demos.write(spaced, scripted[:6])
+    tandem("train", "avoiding", *FEW, "--data", spaced.name, "--out", "spaced.safetensors")
+    notes = read_manifest("spaced.safetensors")["notes"]
+    assert spaced.name in shlex.split(notes["command"]) and Path("spaced.safetensors").read_bytes() == seen[1]
+    IMPORTED.write_bytes(b"junk")
+    with pytest.raises(InputError, match="not a file"):
+        tandem("train", "avoiding", *FEW)
+
+
+def test_help_names_the_places_that_training_uses() -> None:
+    said = " ".join(lazy.TrainGroup.options.values())
+    assert all(str(place) in said for place in (IMPORTED, BESIDE, SCRIPTED_WEIGHTS))
 
 
 def test_potential_is_one_exactly_where_no_sampled_point_of_the_path_violates(denoiser: NetworkDenoiser) -> None:

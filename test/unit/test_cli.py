@@ -106,6 +106,10 @@ def _share(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
+def test_doctor_finds_the_shipped_weights_by_their_manifests() -> None:
+    assert {f.level for f in doctor.check_models()} == {"ok"}
+
+
 def test_doctor_compares_weights_with_their_manifests(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     share = _share(tmp_path, monkeypatch)
     assert [f.level for f in doctor.check_models()] == ["warn"]

@@ -12,7 +12,7 @@ import importlib.util
 import inspect
 import types
 import typing
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -43,7 +43,8 @@ OPTION_HELP = {
     "resume": "Keep what is finished in the folder.",
     "device": "Torch device.",
     "steps": "Training steps.",
-    "data": "File of demonstrations to train on (.npz of `tandem data import`); default: scripted ones.",
+    "data": "File of demonstrations to train on, or the word scripted. Default: runs/avoiding_demonstrations.npz (of `tandem "
+    "data import`); else ../shared/data/d3il_avoiding/demos.npz, seen from the root of the checkout; else scripted.",
     "source": "Where those demonstrations are from and under what licence, for the manifest.",
     "blended": "Blends of demonstrations to add.",
     "played": "Episodes that the policy plays in each round of practice.",
@@ -70,7 +71,9 @@ def _option_type(kind: Any) -> Any:
     return kind if kind in (int, float, bool, str, Path) else None
 
 
-def as_command(run: Callable[..., Any], name: str, out: str, help_text: str) -> typer.Typer:
+def as_command(
+    run: Callable[..., Any], name: str, out: str, help_text: str, options: Mapping[str, str] = OPTION_HELP
+) -> typer.Typer:
     """A typer application whose one command calls ``run`` with options made of its signature.
 
     ``run`` returns the exit code, or what it made (which is named, and 0). An argument ``progress`` (called with steps done and
@@ -90,7 +93,7 @@ def as_command(run: Callable[..., Any], name: str, out: str, help_text: str) -> 
             continue
         switch = f"--{key.replace('_', '-')}"
         names = (f"{switch}/--no-{key.replace('_', '-')}",) if kind is bool and default else (switch,)
-        option = typer.Option(*names, help=OPTION_HELP.get(key, ""))
+        option = typer.Option(*names, help=options.get(key, ""))
         annotation: Any = Annotated[kind, option]
         parameters.append(inspect.Parameter(key, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=annotation))
 
@@ -122,6 +125,7 @@ class ModuleGroup(TyperGroup):
 
     modules: typing.ClassVar[dict[str, str]] = {}
     out: typing.ClassVar[str] = "runs/{name}"
+    options: typing.ClassVar[dict[str, str]] = OPTION_HELP
 
     def list_commands(self, ctx: Any) -> list[str]:
         """Names of the modules in the tree."""
@@ -133,7 +137,8 @@ class ModuleGroup(TyperGroup):
             return None
         module = importlib.import_module(self.modules[cmd_name])
         help_text = inspect.cleandoc(module.__doc__ or "").split("\n\n")[0]
-        return typer.main.get_command(as_command(module.run, cmd_name, self.out.format(name=cmd_name), help_text))
+        out = self.out.format(name=cmd_name)
+        return typer.main.get_command(as_command(module.run, cmd_name, out, help_text, self.options))
 
 
 class BenchGroup(ModuleGroup):
@@ -153,3 +158,7 @@ class TrainGroup(ModuleGroup):
         name: f"tandem.tasks.{name}.train" for name in ("mug", "donut", "maze", "avoiding")
     }
     out: typing.ClassVar[str] = "runs/train-{name}"
+    options: typing.ClassVar[dict[str, str]] = {
+        **OPTION_HELP, "out": "The .safetensors to write, its manifest beside it. Default: in place of the shipped weights in "
+        "models/; for Avoiding from scripted demonstrations runs/avoiding-scripted.safetensors.",
+    }

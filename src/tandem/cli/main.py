@@ -258,7 +258,7 @@ if module_exists("tandem.bench"):
     app.add_typer(bench, name="bench", help="Run a benchmark: table.json, table.md, plots.")
 if module_exists("tandem.tasks.mug.train"):
     train = typer.Typer(cls=TrainGroup, no_args_is_help=True)
-    app.add_typer(train, name="train", help="Train a policy; reproduces the shipped weights.")
+    app.add_typer(train, name="train", help="Train a policy; reproduces the shipped weights (Avoiding's: from D3IL's files).")
 
 data = typer.Typer(no_args_is_help=True)
 app.add_typer(data, name="data", help="Demonstrations of other projects.")
@@ -274,7 +274,7 @@ def data_import(
     source: Annotated[Path, typer.Argument(help="D3IL's folder of Avoiding demonstrations (.pkl), one of them, or an .npz.")],
     out: Annotated[Path, typer.Option(help="The .npz to write.")] = Path("runs/avoiding_demonstrations.npz"),
 ) -> None:
-    """Read D3IL's Avoiding demonstrations for `tandem train avoiding --data`."""
+    """Read D3IL's Avoiding demonstrations for `tandem train avoiding`, which looks for them in the default place."""
     from tandem.tasks.avoiding.d3il import convert
 
     console.print(f"wrote {out}: {convert(source, out)} demonstrations", highlight=False, soft_wrap=True)

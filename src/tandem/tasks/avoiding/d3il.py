@@ -51,7 +51,7 @@ def read_pickle(path: Path) -> Array:
 
 
 def convert(source: Path, out: Path) -> int:
-    """Write ``out`` (.npz, for ``tandem train avoiding --data``) from D3IL's folder of pickles, one pickle, or such an .npz.
+    """Write ``out`` (.npz, for ``tandem train avoiding``) from D3IL's folder of pickles, one pickle, or such an .npz.
 
     Returns:
         Number of demonstrations.

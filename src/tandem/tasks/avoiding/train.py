@@ -1,14 +1,16 @@
 """``tandem train avoiding [--data FILE]``: demonstrations, blends of them, the network, and some rounds of practice.
 
-By seed the same on any machine. Without ``--data`` it trains on scripted demonstrations of its own; with it on those of the file
-(``tandem data import``). After the first training, on demonstrations and blends, each of ``--rounds`` trains anew, on these and
-on corrections of what the policies before failed in (:mod:`tandem.tasks.avoiding.practice`).
+By data and seed the same on any machine. The demonstrations are those of the file, else of one that is found (``IMPORTED``,
+``BESIDE``), else scripted ones of its own; these never take the place of the shipped weights unless ``--out`` says so. After the
+first training, on demonstrations and blends, each of ``--rounds`` trains anew, on these and on corrections of what the policies
+before failed in (:mod:`tandem.tasks.avoiding.practice`).
 """
 
 from __future__ import annotations
 
 import hashlib
 import logging
+import shlex
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -29,8 +31,15 @@ from tandem.tasks.avoiding.demonstrations import read, scripted
 from tandem.tasks.avoiding.practice import corrections
 
 logger = logging.getLogger(__name__)
-#: scripted demonstrations, as many as there are human ones
-SCRIPTED = 96
+#: scripted demonstrations, as many as there are human ones; what ``--data`` says to have them; where their weights go
+SCRIPTED, SCRIPT, SCRIPTED_WEIGHTS = 96, Path("scripted"), Path("runs/avoiding-scripted.safetensors")
+#: where demonstrations are looked for: from the working directory (``tandem data import``), and from the root of the checkout
+IMPORTED, BESIDE = Path("runs/avoiding_demonstrations.npz"), Path("../shared/data/d3il_avoiding/demos.npz")
+#: SHA-256 of a file that needs no ``--source``, and what that would say
+KNOWN = {
+    "315fedcdab1a8e1417f1e4b10b82dc93593c4417ddef38111fbdf5ecfa5b0640": "D3IL's 96 human demonstrations (ALRhub/d3il) by way of "
+    "azizanlab/DiRecT; MIT License, Copyright (c) 2026 Paolo Giaretta, Zeyang Li, Navid Azizan and others"
+}
 #: noise on the state that the policy is conditioned on, of each value's range
 CONDITION_NOISE = 0.01
 
@@ -66,21 +75,24 @@ def run(
     """Make the data, train, save weights and manifest.
 
     Args:
-        out: ``.safetensors`` to write; default the shipped weights' place. data: file of demonstrations, see
-            :func:`tandem.tasks.avoiding.demonstrations.read`; default scripted ones. source: where they are from and under what
-            licence, for the manifest. blended: blends of them. rounds: of practice. played: episodes in each.
+        out: ``.safetensors`` to write; default the shipped weights' place, for scripted demonstrations ``SCRIPTED_WEIGHTS``.
+        data: file of demonstrations, see :func:`tandem.tasks.avoiding.demonstrations.read`, or ``SCRIPT``; default the first of
+            ``IMPORTED`` and ``BESIDE`` that is there, else ``SCRIPT``. source: where they are from and under what licence, for
+            the manifest. blended: blends of them. rounds: of practice. played: episodes in each.
             steps: optimiser steps of each training.
         progress: called with (steps done in this training, loss).
 
     Raises:
         InputError: ``out`` is not a .safetensors file, ``data`` no file of demonstrations, or none of them can be followed.
     """
-    out = out or weights_path()
+    given, file = _located(data)
+    out = out or (SCRIPTED_WEIGHTS if file is None else weights_path())
     if out.suffix != ".safetensors":
         raise InputError(f"out = {out}: accepted: a file name ending in .safetensors")
     began = time.monotonic()
     settings = load_avoiding_config()
-    demonstrations = scripted(SCRIPTED, seed, settings) if data is None else read(data)
+    demonstrations = scripted(SCRIPTED, seed, settings) if file is None else read(file)
+    logger.info("avoiding: %d demonstrations, %s; weights go to %s", len(demonstrations), given, out)
     followed = usable(demonstrations, settings)
     if not followed:
         raise InputError(f"avoiding: none of {len(demonstrations)} demonstrations can be followed without contact")
@@ -96,15 +108,27 @@ def run(
             outcome = _trained(ways, steps, seed, device, progress, settings)
     finally:
         torch.set_num_threads(threads)
-    origin = {"kind": "scripted"} if data is None else {
-        "kind": "file", "file": data.name, "source": source, "sha256": hashlib.sha256(data.read_bytes()).hexdigest()
-    }
+    origin = {"kind": "scripted"}
+    if file is not None:
+        digest = hashlib.sha256(file.read_bytes()).hexdigest()
+        origin = {"kind": "file", "file": file.name, "source": source or KNOWN.get(digest, ""), "sha256": digest}
     outcome.save(
         out, task="avoiding", demonstrations=len(demonstrations), followed=len(followed), blends=blended, origin=origin,
-        command=f"tandem train avoiding{'' if data is None else ' --data ' + data.name} --blended {blended} --rounds {rounds} "
-        f"--played {played} --steps {steps} --seed {seed}", minutes=round((time.monotonic() - began) / 60.0, 1),
+        command=f"tandem train avoiding --data {shlex.quote(str(given))} --blended {blended} --rounds {rounds} --played {played} "
+        f"--steps {steps} --seed {seed}", minutes=round((time.monotonic() - began) / 60.0, 1),
     )
     return out
+
+
+def _located(data: Path | None) -> tuple[Path, Path | None]:
+    """What ``--data`` says, or would have to say in the root of the checkout, and the file; None: scripted demonstrations."""
+    if data is not None:
+        return data, None if data == SCRIPT else data
+    for given, file in ((IMPORTED, IMPORTED), (BESIDE, share_dir() / BESIDE)):
+        if file.is_file():
+            return given, file
+    logger.info("avoiding: neither %s nor %s is there: scripted demonstrations instead", IMPORTED, BESIDE)
+    return SCRIPT, None
 
 
 def _trained(
