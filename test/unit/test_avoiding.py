@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import itertools
 import logging
 import math
@@ -35,7 +36,7 @@ from tandem.tasks.avoiding.d3il import convert
 from tandem.tasks.avoiding.dataset import blends, usable, windows
 from tandem.tasks.avoiding.practice import Rollouts, contacts, corrections, rollouts, successes
 from tandem.tasks.avoiding.problem import ACTUAL, MOVE, TEMPERATURE, AvoidingProblem
-from tandem.tasks.avoiding.rollout import DRAWS, play
+from tandem.tasks.avoiding.rollout import DRAWS, Episode, play
 from tandem.tasks.avoiding.scene import Scene
 from tandem.tasks.avoiding.train import BESIDE, IMPORTED, SCRIPTED_WEIGHTS, load_policy
 
@@ -531,6 +532,39 @@ def test_episodes_are_judged_by_the_simulated_path(scripted: list[np.ndarray], d
     straight = np.array(SETTINGS.start) + np.outer(np.arange(60), [-0.0015, 0.0115])
     e = play(Scripted(straight), denoiser, scene("free"), arm, generator)  # type: ignore[arg-type]
     assert e.touched == "pillar0" and not e.reached and not e.safe
+
+
+#: to the right, then back: the rod turns in the middle of a control step, .8 mm beyond where any of them ends
+TURN = np.array([*[[0.0125, 0.0]] * 4, [-0.005, 0.0], *[[-0.0125, 0.0]] * 2])
+
+
+def turning(denoiser: NetworkDenoiser, line: float | None = None, margin: float = 0.0, pillar: float | None = None) -> Episode:
+    """An episode that plays ``TURN``: the rod is to keep to the left of x = ``line`` [m], plans ``margin`` [m] more.
+
+    With ``pillar`` plans keep clear of one at that x that the simulator does not have.
+    """
+    lines = () if line is None else ((line, -1.0, line, 1.0),)
+    pillars = SETTINGS.pillars if pillar is None else ((pillar, SETTINGS.start[1], 0.01),)
+    s = Scene(SceneConfig("turn", lines=lines), dataclasses.replace(SETTINGS, max_steps=12, pillars=pillars))
+    sampler = Scripted(np.concatenate([np.zeros((1, 2)), np.cumsum(TURN, axis=0)]))
+    return play(
+        sampler, denoiser, s, AvoidingArm(), torch.Generator(), margin=margin, pillars=pillar is not None  # type: ignore[arg-type]
+    )
+
+
+def test_a_violation_between_control_steps_counts_once(denoiser: NetworkDenoiser) -> None:
+    x = turning(denoiser).path[:, 0]
+    at_ends = x[::35].max()
+    assert x.max() > at_ends + 5e-4
+    line = 0.5 * (x.max() + at_ends)
+    e = turning(denoiser, line)
+    assert e.violations == 1 and e.depth == pytest.approx(x.max() - line, abs=1e-9) and e.path[:, 0].tolist() == x.tolist()
+
+
+def test_margin_and_pillars_are_for_plans_and_not_judged(denoiser: NetworkDenoiser) -> None:
+    furthest = turning(denoiser).path[:, 0].max()
+    for e in (turning(denoiser, furthest + 0.002, margin=0.005), turning(denoiser, pillar=furthest)):
+        assert e.path[:, 0].max() == furthest and e.violations == 0 and e.depth == 0.0
 
 
 def test_what_a_sampler_finds_infeasible_is_not_played_unless_the_arm_is_outside_already(denoiser: NetworkDenoiser) -> None:

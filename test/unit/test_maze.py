@@ -333,6 +333,50 @@ class _Liar(Sampler[Any]):
         return SampleResult(x, k, True, 0.0, none, True, True, Counters())
 
 
+class _Scripted(_Liar):
+    """Plays given controls (T, 2), then none, whatever the state."""
+
+    def __init__(self, u: Array) -> None:
+        super().__init__()
+        self._u = torch.from_numpy(np.concatenate([u, np.zeros((HORIZON, 2))]))
+
+    def _sample(self, run: Any) -> SampleResult:
+        x, self._u = self._u[:HORIZON], torch.cat([self._u[MazeConfig().execute :], torch.zeros((HORIZON, 2))])
+        return dataclasses.replace(super()._sample(run), x=x)
+
+
+@pytest.mark.parametrize(("padding", "gap", "touched", "violated"), [
+    (0.1, 0.003, False, True), (0.1, 0.006, False, False), (0.0, 0.103, False, False), (0.0, 0.006, True, True),
+])
+def test_an_episode_is_judged_by_padded_walls_at_every_step(padding: float, gap: float, touched: bool, violated: bool) -> None:
+    """To a wall by 4.8 mm and back within one plan: at the plan's ends the ball is where it was."""
+    u = np.array([0.0, 0.0, 0.0, 0.0, 0.0, 1.0, 0.0, -1.0, -1.0, 0.0, 1.0])[:, None] * np.array([0.0, -1.0])
+    start = centre((1, 1)) + np.array([0.0, -HALF + RADIUS + padding + gap])
+    o = play(_Scripted(u), load_policy(), MazeConfig(padding=padding), Task(start, centre((6, 6))), 0, False, longest=15)
+    assert (o.touched, o.violated) == (touched, violated)
+    assert o.clearance == pytest.approx(gap - 0.00476, abs=2e-4 if touched else 1e-5)  # contacts push back
+    assert touched or np.abs(o.path[::5] - start).max() < 1e-4
+
+
+@pytest.mark.parametrize(("least", "violated"), [(-0.002, True), (0.002, False)])
+def test_an_episode_is_judged_between_its_steps(least: float, violated: bool) -> None:
+    """Past the corner of a padded wall at 6 m/s: it comes nearest in the middle of a step, whose ends are clear."""
+    u, padding = np.ones((20, 2)), 0.1
+    free, _ = rollout(np.zeros(2), np.zeros(2), u[None])
+    corner = centre((2, 3)) + (HALF + padding) * np.array([1.0, -1.0])
+    start = corner + (RADIUS + least) * np.array([1.0, -1.0]) / np.sqrt(2.0) - 0.5 * (free[0, 17] + free[0, 18])
+    o = play(_Scripted(u), load_policy(), MazeConfig(padding=padding), Task(start, centre((6, 6))), 0, False, longest=20)
+    assert min(clearance(np.stack([p, p]), padding, RADIUS)[0] for p in o.path) > 0.002
+    assert o.violated == violated and not o.touched and o.clearance == pytest.approx(least, abs=1e-9)
+
+
+@pytest.mark.parametrize(("away", "reached"), [(0.19, True), (0.21, False)])
+def test_the_goal_is_reached_within_20_cm_and_10_s(away: float, reached: bool) -> None:
+    start = centre((2, 5))
+    o = play(_Scripted(np.zeros((0, 2))), load_policy(), MazeConfig(), Task(start, start + np.array([0.0, away])), 0, False)
+    assert o.reached == reached and len(o.backup) == (1 if reached else 1000) and not o.violated
+
+
 def test_the_filter_believes_no_sampler() -> None:
     task, policy = Task(centre((2, 5)), centre((6, 6))), load_policy()
     free = play(_Liar(), policy, MazeConfig(), task, 0, filtered=False, longest=150)
