@@ -2,19 +2,25 @@
 
 from __future__ import annotations
 
+import importlib
 import importlib.util
+import json
+import os
 import subprocess
 import sys
 import time
+import types
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import psutil
 import pytest
 
-from tandem.bench.jobs import Job, measured, read, run
-from tandem.core.errors import InputError
+from tandem.bench import jm2d
+from tandem.bench.jobs import Job, constants, measured, read, run
+from tandem.core.errors import InputError, TandemError
 
 
 def square(x: int, log: str) -> dict[str, Any]:
@@ -110,6 +116,47 @@ def test_workers_end_with_a_run_that_is_killed(tmp_path: Path) -> None:
         run_.wait()
     workers = [int(f.name) for f in (tmp_path / "workers").iterdir()]
     assert until(lambda: not any(psutil.pid_exists(pid) for pid in workers)), "nobody is left who waits for ever"
+
+
+def test_a_killed_worker_is_one_line_and_what_was_measured_stays(tmp_path: Path) -> None:
+    place = tmp_path / "runs.jsonl"
+    run([Job("a", dict, {"y": 1})], place)
+    with pytest.raises(TandemError, match="nothing measured is lost"):
+        run([Job("a", dict, {"y": 1}), Job("b", os._exit, {"status": 9})], place, workers=2)
+    assert [key for key, _ in read(place)] == ["a"]
+
+
+def test_constants_of_a_module_are_part_of_what_is_asked_for() -> None:
+    module = types.ModuleType("task")
+    module.RADIUS, module.MAP, module._BOX = 0.1 + 0.2, ("##", "#."), np.eye(2)  # type: ignore[attr-defined]
+    module.small, module.KIND, module.MAKE = 3, Path, len  # type: ignore[attr-defined]
+    assert constants(module) == {"task.RADIUS": 0.3, "task.MAP": ["##", "#."], "task._BOX": [[1.0, 0.0], [0.0, 1.0]]}
+
+
+@pytest.mark.parametrize(
+    ("part", "where", "name", "value"),
+    [
+        ("donut", "tandem.tasks.donut.problem", "FIG5_DISKS", ((0.7, 0.0, 0.4),)),
+        ("maze", "tandem.tasks.maze.problem", "BACKUPS", {"original": ((-7.5, -7.5), (7.5, 7.5))}),
+        ("maze", "tandem.tasks.maze.physics", "GEAR", 90.0), ("avoiding", "tandem.tasks.avoiding.rollout", "DRAWS", 50),
+        ("avoiding", "tandem.bench.jm2d_avoiding", "MARGIN", 0.01),
+    ],
+)
+def test_another_problem_is_measured_again(
+    part: str, where: str, name: str, value: object, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    module = importlib.import_module(jm2d.PARTS[part])
+    before = module.problem()
+    monkeypatch.setattr(f"{where}.{name}", value)
+    assert module.problem() != before and json.dumps(module.problem())
+
+
+def test_a_samplers_defaults_are_part_of_what_is_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    job = Job("a", dict, {"settings": {"method": "jm2d"}})
+    before = jm2d._stamp(job, {})
+    assert before != jm2d._stamp(job, {"weights": "other"})
+    assert before != jm2d._stamp(Job("a", dict, {"settings": {"method": "jm2d", "graded_temperature": 0.2}}), {})
+    assert before == jm2d._stamp(Job("a", dict, {"settings": {"method": "jm2d", "graded_temperature": 0.1}}), {})
 
 
 def test_bad_input_is_named(tmp_path: Path) -> None:

@@ -86,9 +86,10 @@ PAPER_DEGRADED: dict[str, dict[str, dict[str, float]]] = {
         "-x-y": {"safe_success": 0.88, "horizon_s": 3.663, "intervention": 0.47},
     },
 }
-NOTES = """Point maze: `paper_...` are Fig. 3's values, read off the figure, and Table F.3's (50 rollouts). Map, starts, goals, denoising
-steps, N and lambda (0.05 m^2) are ours, for the paper gives none; steering returns a draw of its target, best-of-N the least
-J; `plan_ms`: processor time, one core; `difference_...`: less sequential's, paired over the same episodes.
+NOTES = """Point maze: `paper_...` are Fig. 3's values, read off the figure, and Table F.3's (50 rollouts). Map, starts,
+goals, denoising steps, N and lambda (0.05 m^2) are ours, for the paper gives none; steering returns a draw of its target,
+best-of-N the least J; `plan_ms`: processor time, one core; `difference_...`: less sequential's, paired over the same
+episodes.
 Goals are drawn as D4RL draws them: two thirds lie in walls padded by 0.25 m, a quarter by more than 0.1 m; 0.2 m counts as
 reached. On tuning seeds 18 of 19 filtered episodes at w = 0.25 that ran out of time had one of that quarter, the ball going
 to and fro before it; of the table's first 30 only 6 of 13 had, but 12 of 13 one in the padding: that is not all of it.
