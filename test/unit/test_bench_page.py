@@ -75,7 +75,8 @@ def test_a_page_without_marks_is_refused_before_anything_is_measured(tmp_path: P
     assert not (tmp_path / "out").exists()
 
 
-def test_the_projects_own_page_asks_for_every_table_once() -> None:
-    page = Path(__file__).parents[2] / "docs" / "jm2d.md"
-    assert sorted(jm2d_page.marks(page)) == sorted(jm2d_page.TABLES)
+def test_the_projects_own_pages_ask_for_every_table_once() -> None:
+    root = Path(__file__).parents[2]
+    page = root / "docs" / "jm2d.md"
+    assert sorted(jm2d_page.marks(page) + jm2d_page.marks(root / "README.md")) == sorted(jm2d_page.TABLES)
     assert all(f"({name})" in page.read_text() and (page.parent / name).is_file() for name in jm2d_page.PICTURES)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import pytest
 import torch
@@ -11,6 +12,7 @@ from scipy import stats
 
 from tandem.diffusion.problem import PotentialGrid
 from tandem.diffusion.reverse import step
+from tandem.diffusion.samplers import make_sampler
 from tandem.diffusion.samplers.base import Archive, Pairs, Run, refine_k
 from tandem.diffusion.samplers.jm2d import JM2D, JM2DConfig, truncated_normal
 from tandem.diffusion.samplers.steered import Steered, SteeredConfig, log_box_normal
@@ -141,3 +143,36 @@ def test_lookahead_rows_are_counted() -> None:
     sampler = Steered(SteeredConfig(particles=8, k_samples=4, lookahead=2))
     result = sampler.sample(problem, denoiser, generator=torch.Generator().manual_seed(0))
     assert result.counters.network_rows == sampler.network_rows(denoiser.schedule.steps) > 8 * denoiser.schedule.steps
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_pairs_are_ordered_by_cost_and_the_infeasible_ones_by_depth(dtype: torch.dtype) -> None:
+    x, k = torch.arange(6.0).view(6, 1, 1), torch.zeros(6, 1)
+    cost = torch.tensor([math.inf, 3.0, math.inf, -2.0, math.inf, math.inf], dtype=dtype)
+    depth = torch.tensor([0.9, 0.0, 0.01, 0.0, 0.3, math.inf], dtype=dtype)
+    pairs = Pairs(x, k, cost, depth)
+    assert pairs.with_best_first(6).x.flatten().tolist() == [3.0, 1.0, 2.0, 4.0, 0.0, 5.0] and pairs.best_index() == 3
+    hopeless = pairs.take(torch.tensor([0, 4, 2, 5]))
+    assert hopeless.best_index() == 2 and hopeless.with_best_first(2).depth.tolist() == depth[[2, 4]].tolist()
+    archive = Archive(2)
+    for n in (0, 5, 4, 2):
+        archive.add(pairs.take(torch.tensor([n])))
+    assert archive.pairs is not None and archive.pairs.x.flatten().tolist() == [2.0, 4.0] and not archive.has_feasible()
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"method": "best_of_n", "rows": 64 * 6, "k_samples": 4, "refine_rounds": 0},
+        {"method": "steered", "particles": 64, "k_samples": 4, "refine_rounds": 0},
+    ],
+)
+def test_with_nothing_feasible_the_least_violating_chunk_is_returned(settings: dict[str, Any]) -> None:
+    def never(x: torch.Tensor, k: torch.Tensor) -> torch.Tensor:
+        return torch.full(torch.broadcast_shapes(x.shape[:-1], k.shape[:-1]), -math.inf, dtype=torch.float64)
+
+    problem = PairProblem(never, depth=lambda x, k: (x[..., 0] - 1.0).abs() + 0.0 * k[..., 0])
+    r = make_sampler(settings).sample(problem, MixtureDenoiser([[0.0]], 0.3), generator=torch.Generator().manual_seed(0))
+    assert r.x is not None and not r.feasible
+    drawn = (r.candidates.x[..., 0, 0].double() - 1.0).abs()
+    assert float((r.x[0, 0].double() - 1.0).abs()) == float(drawn.min()) < float(drawn.max())

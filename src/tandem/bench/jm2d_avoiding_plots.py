@@ -20,6 +20,8 @@ from tandem.tasks.avoiding.scene import Scene
 
 #: episodes drawn in a panel
 MOST = 30
+#: episodes that a point of the cost plot takes
+ENOUGH = 10
 _X, _Y = (0.22, 0.78), (-0.3, 0.38)
 
 
@@ -68,8 +70,11 @@ def paths(path: Path, results: dict[str, dict[str, Any]], scenes: tuple[str, ...
 def cost(path: Path, rows: list[dict[str, Any]], scenes: tuple[str, ...]) -> None:
     """Safe success against network rows a plan, a panel a scene; points of equal cost stand a little apart.
 
-    The line is the Pareto front of those that do not know the pillars.
+    Methods with fewer than :data:`ENOUGH` episodes are left out where others have more. The line is the Pareto front of those
+    that do not know the pillars.
     """
+    rows = [r for r in rows if r["condition"] in scenes]
+    rows = [r for r in rows if r["n"] >= min(ENOUGH, max(other["n"] for other in rows))]
     shown = [s for s in scenes if any(r["condition"] == s for r in rows)]
     if not shown:
         return

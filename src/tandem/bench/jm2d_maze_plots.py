@@ -61,7 +61,7 @@ def samples(path: Path, rows: list[dict[str, Any]]) -> None:
             ax.errorbar(range(len(rows)), mean, spread, color=CYCLE[0], marker="o", ms=4, capsize=3, lw=1.2)
             names = [r["method"].removeprefix("jm2d, N = N_K = ") for r in rows]
             ax.set_xticks(range(len(rows)), ["32, 64" if name == "jm2d" else name for name in names])
-            ax.set(xlabel="N = N_K", title=title, ylim=(0.0, None))
+            ax.set(xlabel="N = N_K", title=title, ylim=(0.0, 1.08 * hi.max()))
         save(figure, path)
 
 

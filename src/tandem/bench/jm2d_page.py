@@ -1,4 +1,5 @@
-"""A page that people read: ``tandem bench jm2d --page docs/jm2d.md`` renews its tables and pictures, the text stays the author's.
+"""Pages that people read: ``tandem bench jm2d --page docs/jm2d.md`` renews its tables and pictures, the text stays the author's;
+so do README's short tables with ``--page README.md``.
 
 What stands between a line ``<!-- table NAME -->``, with NAME of :data:`TABLES`, and the next ``<!-- end -->`` is made anew from
 the rows of the bench; so are pictures of :data:`PICTURES` that the page shows. A table that nothing was measured for stays.
@@ -289,6 +290,48 @@ def _coupling(rows: list[Row]) -> Table:
     ]
 
 
+#: what the short tables show, and what they call it
+_BRIEF_MAZE = {
+    "jm2d": "JM2D (paper)", "jm2d_archive": "JM2D with archive", "jm2d_archive_544": "the same, an eighth of the rows",
+    "best_of_n_512": "best of 512 samples, an eighth of the rows", "rail": "RAIL (paper)",
+}
+_BRIEF_AVOIDING = {
+    "jm2d_tight": "JM2D, tightened by 10 mm (paper)", "jm2d": "JM2D, not tightened",
+    "jm2d_tight-hold": "JM2D, tightened, every chunk played",
+    "best_of_32": "32 samples with rejection", "steered": "steering", "policy+hold": "plain policy, held",
+    "best_of_32+ahead": "32 samples that know pillars and way", "steered+ahead": "steering with the same knowledge",
+    "dpcc_t_tightened": "DPCC-T, tightened (paper)", "mpd_tweedie": "MPD at Tweedie's mean", "mpd_tweedie+hold": "the same, held",
+    "mpd": "MPD (paper)", "safediffuser": "SafeDiffuser (paper)", "policy": "plain policy",
+}
+
+
+def _brief_maze(rows: list[Row]) -> Table:
+    found = _by_method(_titled(rows, "Point maze, padded"))
+    conditions = list(dict.fromkeys(row["condition"] for row in _titled(rows, "Point maze, padded")))
+    lines = []
+    for metric, title in (("safe_success", "safe success"), ("intervention", "under the backup")):
+        for method, label in _BRIEF_MAZE.items():
+            if method in found:
+                cells = [found[method].get(c) for c in conditions]
+                lines.append([
+                    f"{title}: {label}", *("–" if r is None else number(r[metric]) + _paper(r[f"paper_{metric}"]) for r in cells)
+                ])
+    return ["", *conditions], lines
+
+
+def _brief_avoiding(rows: list[Row]) -> Table:
+    found = _by_method([row for row in rows if row["task"] == "avoiding" and row["condition"] in _SCENES])
+    lines = []
+    for method, label in _BRIEF_AVOIDING.items():
+        if method in found:
+            own = [found[method].get(c) for c in _SCENES]
+            played = [r for r in own if r is not None]
+            cells = ["–" if r is None else number(r["safe_success"]) + ("(paper)" in label) * _paper(r.get("paper")) for r in own]
+            count = _count(sum(r["network_rows"] for r in played) / len(played))
+            lines.append([label, *cells, count, _range(r["n"] for r in played)])
+    return ["safe success", *(f"`{c}`" for c in _SCENES), "rows a plan", "n"], lines
+
+
 TABLES: dict[str, Callable[[list[Row]], Table]] = {
     "donut": _donut, "donut-estimates": _donut_estimates, "donut-paths": _donut_paths, "donut-cost": _cost("Donut"),
     "maze-success": _maze("safe_success"), "maze-intervention": _maze("intervention"), "maze-horizon": _maze("horizon_s"),
@@ -298,4 +341,5 @@ TABLES: dict[str, Callable[[list[Row]], Table]] = {
     "maze-samples": _maze_samples, "maze-cost": _cost("Point maze", "safe_success", "intervention"),
     "avoiding-free": _avoiding_free, "avoiding": _avoiding(False), "avoiding-estimates": _avoiding(True),
     "avoiding-direct": _avoiding_direct, "avoiding-cost": _cost("Avoiding", "safe_success"), "coupling": _coupling,
+    "brief-maze": _brief_maze, "brief-avoiding": _brief_avoiding,
 }

@@ -33,7 +33,7 @@ OPTION_HELP = {
     "seconds": "How long each is measured [s].",
     "episodes": "Episodes for each method.",
     "parts": "Parts, separated by commas.",
-    "seeds": "Repetitions.",
+    "seeds": "Repetitions, of which the papers have five.",
     "trials": "At most so many of each measurement (0: all).",
     "methods": "Methods, separated by commas.",
     "boxes": "Numbers of boxes, separated by commas.",

@@ -184,8 +184,12 @@ class Pairs:
 
     def with_best_first(self, count: int) -> Pairs:
         """The ``count`` best: feasible ones by J, then the rest by depth."""
-        order = torch.argsort(torch.where(self.feasible, self.cost, self.depth + 1e300), stable=True)
-        return self.take(order[:count])
+        return self.take(self._order()[:count])
+
+    def _order(self) -> Tensor:
+        """(N,) indices of all pairs: feasible by J, then the rest by depth. Two sorts: a common key would round."""
+        order = torch.argsort(torch.where(self.feasible, self.cost, self.depth), stable=True)
+        return order[torch.argsort((~self.feasible)[order].to(torch.uint8), stable=True)]
 
     def improved(self, other: Pairs) -> Pairs:
         """Chunk by chunk the better of the two, which hold the same chunks."""
@@ -197,7 +201,7 @@ class Pairs:
 
     def best_index(self) -> int:
         """Index of the least J, or of the least depth when nothing is feasible."""
-        return int(torch.where(self.feasible, self.cost, self.depth + 1e300).argmin())
+        return int(self._order()[0])
 
     def redrawn(self, run: Run, k: Tensor, grid: PotentialGrid, log_weight: Tensor | None = None) -> Pairs:
         """The same chunks with k drawn in proportion to ``V * exp(log_weight)`` from ``k`` (K, dk) or (N, K, dk).
