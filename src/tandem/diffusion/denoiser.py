@@ -66,6 +66,11 @@ class Respaced:
         """Type of the samples."""
         return self._base.dtype
 
+    @property
+    def shape(self) -> tuple[int, ...] | None:
+        """What the model was made for, see :class:`NetworkDenoiser`; None: it does not say."""
+        return getattr(self._base, "shape", None)
+
     def clean(self, x: Tensor, i: int, cond: Tensor) -> Tensor:
         """Clean estimate (N, H, D) of ``x`` at level ``i`` of this schedule."""
         return self._base.clean(x, self.levels[i], cond)
@@ -181,6 +186,11 @@ class NetworkDenoiser:
     def dtype(self) -> torch.dtype:
         """Type of the weights."""
         return self._dtype
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """(H, D, C): a chunk's and its conditioning's."""
+        return self.network.horizon, self.network.dim, self.network.cond_dim
 
     def clean(self, x: Tensor, i: int, cond: Tensor) -> Tensor:
         """Clean estimate (N, H, D) of noisy ``x`` (N, H, D) at step ``i``; ``cond`` (C,) for all rows or (N, C), normalised."""

@@ -107,6 +107,8 @@ class GuessingProblem(JointProblem, Protocol):
 
 def checked(grid: PotentialGrid, shape: tuple[int, ...], where: str) -> PotentialGrid:
     """``grid`` in float64, or :class:`PotentialError`: a wrong shape, log V NaN or +inf, a feasible J not finite."""
+    if not isinstance(grid, PotentialGrid):
+        raise PotentialError(f"potential ({where}): a {type(grid).__name__}, expected a PotentialGrid")
     for name in ("log_v", "cost", "depth"):
         value = getattr(grid, name)
         if tuple(value.shape) != shape:

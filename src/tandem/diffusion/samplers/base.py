@@ -20,7 +20,7 @@ from tandem.core.paths import config_file
 from tandem.core.types import Counters
 from tandem.diffusion.constraints import checked_barrier, offered
 from tandem.diffusion.denoiser import Denoiser
-from tandem.diffusion.problem import Evaluated, JointProblem, PotentialGrid, checked
+from tandem.diffusion.problem import Evaluated, JointProblem, PotentialError, PotentialGrid, checked
 from tandem.diffusion.result import Candidates, SampleResult
 from tandem.diffusion.reverse import SolverConfig, denoise
 
@@ -40,9 +40,22 @@ class Run:
         self.problem, self.denoiser, self.generator = problem, denoiser, generator
         self.schedule = denoiser.schedule
         self.cond = problem.cond.to(denoiser.device, denoiser.dtype)
+        self._check_fit()
         self.counters = Counters()
         self.trace: dict[str, list[float]] = {}
         self._deadline, self._temperature = deadline, temperature
+
+    def _check_fit(self) -> None:
+        """InputError: the denoiser was made for other chunks or another conditioning than the problem's."""
+        asked = (self.problem.horizon, self.problem.dim, *self.cond.shape)
+        made = getattr(self.denoiser, "shape", None)  # an analytic one takes what comes
+        if made is not None and made != asked:
+            raise InputError(
+                f"{type(self.problem).__name__} asks for chunks {asked[:2]} under a conditioning {asked[2:]}, the denoiser "
+                f"was made for {made[:2]} and {made[2:]}: weights of another task?"
+            )
+        if not bool(torch.isfinite(self.cond).all()):
+            raise InputError(f"{type(self.problem).__name__}: conditioning {self.cond.tolist()}: expected finite numbers")
 
     def expired(self, ahead: float = 0.0) -> bool:
         """Whether the deadline has passed, or will within ``ahead`` [s]."""
@@ -134,8 +147,31 @@ class Run:
         return PotentialGrid(torch.where(grid.feasible, -grid.cost / self._temperature, -torch.inf), grid.cost, grid.depth)
 
     def sample_k(self, count: int) -> Tensor:
-        """(count, dk) draws of p(k)."""
-        return self.problem.sample_k(count, self.generator)
+        """(count, dk) draws of p(k), checked."""
+        k = self.problem.sample_k(count, self.generator)
+        if tuple(k.shape) != (count, self.problem.k_dim) or not bool(torch.isfinite(k).all()):
+            raise PotentialError(f"prior (sample_k): {tuple(k.shape)}, expected ({count}, {self.problem.k_dim}), all finite")
+        return k
+
+    def log_prior(self, k: Tensor) -> Tensor:
+        """log p(k) of ``k`` (..., dk) -> (...,) in float64, checked."""
+        log_p = self.problem.log_prior_k(k).double()
+        if log_p.shape != k.shape[:-1]:
+            raise PotentialError(f"prior (log_prior_k): shape {tuple(log_p.shape)}, expected {tuple(k.shape[:-1])}")
+        bad = torch.isnan(log_p) | (log_p == torch.inf)
+        if bool(bad.any()):
+            raise PotentialError(
+                f"prior (log_prior_k): NaN or +inf in {int(bad.sum())} of {bad.numel()}; accepted: -inf or a finite number"
+            )
+        return log_p
+
+    def project(self, x: Tensor, method: str) -> Tensor:
+        """Normalised ``x`` (N, H, D) on the feasible chunks, by the problem's own projection, checked; ``method`` asks."""
+        raw = self.denormalise(x)
+        onto = offered(self.problem, "project", method, "the projection")(raw)
+        if onto.shape != raw.shape or not bool(torch.isfinite(onto).all()):
+            raise InputError(f"{method}: projection (project): {tuple(onto.shape)}, expected {tuple(raw.shape)}, all finite")
+        return self.denoiser.normalise(onto).to(x.dtype)
 
     def categorical(self, log_weights: Tensor) -> Tensor:
         """Indices drawn along the last axis of unnormalised log weights (..., M) -> (...,); rows of -inf draw uniformly.
@@ -277,7 +313,7 @@ def repair(run: Run, e: Evaluated, pairs: Pairs) -> Pairs:
         return pairs
     k = k.to(pairs.k)
     grid = run.grid(e, k[None])
-    inside = bool(torch.isfinite(run.problem.log_prior_k(k[None])).all())
+    inside = bool(torch.isfinite(run.log_prior(k[None])).all())
     if not inside or not bool(grid.feasible[j, 0]):
         run.counters.fail("optimise_k claim refuted")
         return pairs
@@ -291,13 +327,13 @@ def guessed(run: Run, e: Evaluated, pairs: Pairs) -> Pairs:
     if not hasattr(run.problem, "guess_k"):
         return pairs
     k = run.problem.guess_k(e).to(pairs.k).clamp(-1.0, 1.0)[:, None]
-    return pairs.improved(Pairs.best(pairs.x, k, run.pairs(e, k), run.problem.log_prior_k(k)))
+    return pairs.improved(Pairs.best(pairs.x, k, run.pairs(e, k), run.log_prior(k)))
 
 
 def pair_with_prior(run: Run, raw: Tensor, e: Evaluated, count: int) -> Pairs:
     """Each chunk of ``raw`` (N, H, D) with the best of ``count`` draws of p(k); none feasible: one optimisation of k."""
     k = run.sample_k(count)
-    return repair(run, e, Pairs.best(raw, k, run.grid(e, k), run.problem.log_prior_k(k)))
+    return repair(run, e, Pairs.best(raw, k, run.grid(e, k), run.log_prior(k)))
 
 
 def refine_k(run: Run, pairs: Pairs, rounds: int, count: int, scale: float) -> Pairs:
@@ -315,7 +351,7 @@ def refine_k(run: Run, pairs: Pairs, rounds: int, count: int, scale: float) -> P
         shape = (pairs.k.shape[0], count, pairs.k.shape[1])
         jump = torch.randn(shape, generator=run.generator, device=pairs.k.device, dtype=pairs.k.dtype) * scale
         k = (pairs.k[:, None] + jump).clamp(-1.0, 1.0)
-        new = Pairs.best(pairs.x, k, run.pairs(e, k), run.problem.log_prior_k(k))
+        new = Pairs.best(pairs.x, k, run.pairs(e, k), run.log_prior(k))
         pairs = pairs.improved(new)
         scale *= 0.5
     return pairs

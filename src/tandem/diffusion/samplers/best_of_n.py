@@ -66,7 +66,7 @@ class BestOfN(Sampler[BestOfNConfig]):
             raw, e = run.evaluate(x)
             k = run.sample_k(c.k_samples)
             grid = run.grid(e, k)
-            pairs = Pairs.best(raw, k, grid, run.problem.log_prior_k(k))
+            pairs = Pairs.best(raw, k, grid, run.log_prior(k))
             if c.selection == "sample":  # chunks by their mean V over k; each chunk's k in proportion to V
                 log_w.append(grid.log_v.logsumexp(-1))
                 pairs = pairs.redrawn(run, k, grid)

@@ -73,7 +73,7 @@ class Conditional(Sampler[ConditionalConfig]):
             if not alive:
                 run.counters.fail("model-free step")
             w = torch.softmax(log_w if alive else torch.zeros_like(log_w), 0).to(clean.dtype)
-            pairs = Pairs.best(raw, ks, grid, run.problem.log_prior_k(ks).double())
+            pairs = Pairs.best(raw, ks, grid, run.log_prior(ks))
             archive.add(pairs)
             final = (e, pairs)
             x0 = torch.einsum("n,nhd->hd", w, step_target(run, c, x, i, clean))[None]
@@ -87,5 +87,5 @@ class Conditional(Sampler[ConditionalConfig]):
         raw, e = run.evaluate(x) if c.selection == "final" and complete else (final[1].x, final[0])
         if e is not final[0] or guide is not run:
             e, ks = run.problem.evaluate(raw), run.sample_k(c.k_samples)
-            final = (e, Pairs.best(raw, ks, run.grid(e, ks), run.problem.log_prior_k(ks).double()))
+            final = (e, Pairs.best(raw, ks, run.grid(e, ks), run.log_prior(ks)))
         return finish(run, repair(run, *final), None, complete)

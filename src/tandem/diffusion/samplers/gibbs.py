@@ -60,13 +60,13 @@ class Gibbs(Sampler[GibbsConfig]):
             pool = fresh if x is None else torch.cat([x, fresh])
             raw, e = run.evaluate(pool)
             grid = run.grid(e, k)
-            archive.add(Pairs.best(raw, k, grid, run.problem.log_prior_k(k)))
+            archive.add(Pairs.best(raw, k, grid, run.log_prior(k)))
             j = self._draw(run, grid, "x")
             x = pool[j : j + 1]
             ks = torch.cat([k, run.sample_k(c.k_samples)])
             e_one = run.problem.evaluate(raw[j : j + 1])
             grid = run.grid(e_one, ks)
-            pairs = Pairs.best(raw[j : j + 1], ks, grid, run.problem.log_prior_k(ks))
+            pairs = Pairs.best(raw[j : j + 1], ks, grid, run.log_prior(ks))
             archive.add(pairs)
             i = self._draw(run, grid, "k")
             k = ks[i : i + 1]

@@ -94,7 +94,8 @@ class JM2D(Sampler[JM2DConfig]):
         x = run.noise(1)
         k = torch.randn((1, run.problem.k_dim), generator=run.generator, device=x.device, dtype=x.dtype)
         guide = run.tightened(c.tighten, self.name)
-        project = offered(run.problem, "project", self.name, "the projection") if c.project else None
+        if c.project:
+            offered(run.problem, "project", self.name, "the projection")  # told before anything is drawn
         archive, complete, took = Archive(), True, 0.0
         x0, k0 = x, k
         final: tuple[Evaluated, Pairs] | None = None
@@ -108,20 +109,21 @@ class JM2D(Sampler[JM2DConfig]):
             ks = clean_parameters(run, k, k_schedule, i, c.k_samples, c.k_proposal)
             raw, e = guide.evaluate(clean)
             grid = guide.grid(e, ks)
-            log_prior = run.problem.log_prior_k(ks).double()
+            log_prior = run.log_prior(ks)
             target = step_target(run, c, x, i, clean)
             x0, k0 = self._means(run, target, ks, grid, log_prior, k / k_schedule.signal(i))
             pairs = Pairs.best(raw, ks, grid, log_prior)
             archive.add(pairs)
             final = (e, pairs)
             x = step(schedule, x, x0, i, i - 1, c.eta, run.generator)
-            if project is not None:
-                x = run.denoiser.normalise(project(run.denormalise(x))).to(x.dtype)
+            if c.project:
+                x = run.project(x, self.name)
             k = k_schedule.signal(i - 1) * k0
             took = time.perf_counter() - started
-        if guide is not run and final is not None:  # what is returned answers to the constraints themselves
+        cut = not complete and archive.has_feasible()  # then the archive is returned: no time for another evaluation
+        if guide is not run and final is not None and not cut:  # what is returned answers to the constraints themselves
             e = run.problem.evaluate(final[1].x)
-            final = (e, Pairs.best(final[1].x, ks, run.grid(e, ks), run.problem.log_prior_k(ks).double()))
+            final = (e, Pairs.best(final[1].x, ks, run.grid(e, ks), run.log_prior(ks)))
         return self._choose(run, archive, final, x, k, complete)
 
     def _means(
@@ -152,7 +154,7 @@ class JM2D(Sampler[JM2DConfig]):
         e, pairs = final
         if self.config.selection == "final" and complete:
             raw, e = run.evaluate(x)
-            inside = run.problem.log_prior_k(k)
+            inside = run.log_prior(k)
             pairs = Pairs.best(raw, k, run.grid(e, k), inside)
         elif archive.has_feasible() and (self.config.archive or not complete) and archive.pairs is not None:
             return finish(run, archive.pairs, 0, complete)

@@ -78,7 +78,7 @@ class JM2DPathwise(Sampler[JM2DPathwiseConfig]):
                 raw = run.denoiser.denormalise(clean)
                 log_v = log_potential(raw, ks)
                 self._check(log_v, (raw.shape[0], c.k_samples))
-                total = (log_v.double() + run.problem.log_prior_k(ks).double()).logsumexp((0, 1)) + log_mass
+                total = (log_v.double() + run.log_prior(ks)).logsumexp((0, 1)) + log_mass
                 slopes: tuple[Tensor, ...] = (torch.zeros_like(y), torch.zeros_like(kappa))
                 if bool(torch.isfinite(total)):
                     slopes = torch.autograd.grad(total, (y, kappa), allow_unused=True, materialize_grads=True)
@@ -88,7 +88,7 @@ class JM2DPathwise(Sampler[JM2DPathwiseConfig]):
             x0 = run.clean(x, i) + self._shift(slopes[0].detach(), schedule.alpha_bar[i])
             k0 = k / k_schedule.signal(i) + self._shift(slopes[1].detach(), k_schedule.alpha_bar[i])
             draws = ks.detach()
-            last = Pairs.best(raw, draws, run.grid(run.problem.evaluate(raw), draws), run.problem.log_prior_k(draws).double())
+            last = Pairs.best(raw, draws, run.grid(run.problem.evaluate(raw), draws), run.log_prior(draws))
             archive.add(last)
             x = step(schedule, x, x0, i, i - 1, c.eta, run.generator)
             k = (k_schedule.signal(i - 1) * k0).to(x.dtype)
@@ -100,7 +100,7 @@ class JM2DPathwise(Sampler[JM2DPathwiseConfig]):
         if c.selection == "final" and complete:
             raw, e = run.evaluate(x)
             k = k.clamp(-1.0, 1.0)
-            return finish(run, Pairs.best(raw, k, run.grid(e, k), run.problem.log_prior_k(k)), None, complete)
+            return finish(run, Pairs.best(raw, k, run.grid(e, k), run.log_prior(k)), None, complete)
         return finish(run, repair(run, run.problem.evaluate(last.x), last), None, complete)
 
     @staticmethod

@@ -71,13 +71,13 @@ class MBD(Sampler[MBDConfig]):
                 break
             ks = clean_parameters(run, k, schedule, i, c.k_samples, "truncated")
             grid = run.grid(e, ks)
-            log_prior = run.problem.log_prior_k(ks).double()
+            log_prior = run.log_prior(ks)
             archive.add(Pairs.best(raw, ks, grid, log_prior))
             k = schedule.signal(i - 1) * self._mean(run, ks, grid, log_prior, k / schedule.signal(i))
         if archive.pairs is None:
             return finish(run, None, None, complete)
         if c.selection == "final" and complete:
-            return finish(run, Pairs.best(raw, k, run.grid(e, k), run.problem.log_prior_k(k)), 0, complete)
+            return finish(run, Pairs.best(raw, k, run.grid(e, k), run.log_prior(k)), 0, complete)
         return finish(run, repair(run, e, archive.pairs), 0, complete)
 
     def _mean(self, run: Run, ks: Tensor, grid: PotentialGrid, log_prior: Tensor, proposal_mean: Tensor) -> Tensor:

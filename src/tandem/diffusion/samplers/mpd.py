@@ -67,6 +67,10 @@ class MPD(Sampler[MPDConfig]):
             y = mean.clone().requires_grad_(True)
             clean = run.clean(y, i) if c.tweedie and i > 0 else y
             cost = guidance(run.denoiser.denormalise(clean))
+            if cost.shape != y.shape[:1] or not cost.requires_grad or not bool(torch.isfinite(cost).all()):
+                raise InputError(
+                    f"mpd: cost (guidance): shape {tuple(cost.shape)}; expected ({len(y)},), finite and differentiable by torch"
+                )
             (grad,) = torch.autograd.grad(cost.sum(), y, allow_unused=True, materialize_grads=True)
         if not bool(torch.isfinite(grad).all()):
             raise InputError(f"guidance: gradient is not finite in {int((~torch.isfinite(grad)).sum())} of {grad.numel()} values")

@@ -11,7 +11,6 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from tandem.core.config import setting
-from tandem.diffusion.constraints import offered
 from tandem.diffusion.result import SampleResult
 from tandem.diffusion.reverse import step
 from tandem.diffusion.samplers.base import Run, Sampler, finish, pair_with_prior, register
@@ -38,7 +37,6 @@ class PDM(Sampler[PDMConfig]):
         return self.config.samples * steps
 
     def _sample(self, run: Run) -> SampleResult:
-        project = offered(run.problem, "project", "pdm", "the projection")
         first = self.config.last_steps or run.schedule.steps
         x = run.noise(self.config.samples)
         for i in range(run.schedule.steps, 0, -1):
@@ -46,6 +44,6 @@ class PDM(Sampler[PDMConfig]):
                 return finish(run, None, None, False)
             x = step(run.schedule, x, run.clean(x, i), i, i - 1, 1.0, run.generator)
             if i <= first:
-                x = run.denoiser.normalise(project(run.denormalise(x))).to(x.dtype)
+                x = run.project(x, self.name)
         raw, e = run.evaluate(x)
         return finish(run, pair_with_prior(run, raw, e, self.config.k_samples), None, True)

@@ -212,7 +212,7 @@ class Steered(Sampler[SteeredConfig]):
             mean = centre.to(draws[0].dtype)[:, None].expand(-1, count, -1)
             draws.append(truncated_normal(mean, std, run))
         k = torch.cat(draws, dim=1)
-        log_p = run.problem.log_prior_k(k).double()
+        log_p = run.log_prior(k)
         log_q = log_p + math.log(from_prior / c.k_samples)
         for centre, count in zip(centres, counts, strict=True):
             if count:

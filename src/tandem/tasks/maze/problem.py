@@ -23,7 +23,7 @@ from tandem.core.types import Counters
 from tandem.diffusion.denoiser import NetworkDenoiser
 from tandem.diffusion.problem import PotentialGrid
 from tandem.safety.pointmass import PointFamily, certify_point_grid, certify_points, find_point_backup, pack_walls
-from tandem.tasks.maze.layout import wall_boxes
+from tandem.tasks.maze.layout import cell_at, free_cells, wall_boxes
 from tandem.tasks.maze.physics import CONTACT_MARGIN, DT, RADIUS, TOP_SPEED, State, rollout
 from tandem.tasks.maze.train import HORIZON, encode
 
@@ -93,19 +93,29 @@ class MazeProblem:
     horizon, dim, k_dim = HORIZON, 2, 2
 
     def __post_init__(self) -> None:
-        finite = all(np.isfinite(x).all() and np.shape(x) == (2,) for x in (self.state.p, self.state.v, self.goal))
-        if not finite:
-            raise InputError(f"maze: state {self.state}, goal {self.goal}: expected (2,) each, finite")
+        self._check(self.state, self.goal)
         self.family = self.config.family()
         self._walls = pack_walls(wall_boxes())
         self._grown = self.config.padding + RADIUS + CONTACT_MARGIN + TRACKING + self.margin
         self._low, self._high = np.array(self.family.k_low), np.array(self.family.k_high)
 
+    @staticmethod
+    def _check(state: State, goal: Array) -> None:
+        if not all(np.shape(x) == (2,) and np.isfinite(x).all() for x in (state.p, state.v, goal)):
+            raise InputError(f"maze: state {state}, goal {goal}: expected (2,) each, finite")
+
     @classmethod
     def make(
         cls, config: MazeConfig, state: State, goal: Array, denoiser: NetworkDenoiser, rng: np.random.Generator
     ) -> MazeProblem:
-        """A plan of the policy ``denoiser``."""
+        """A plan of the policy ``denoiser``.
+
+        Raises:
+            InputError: state or goal malformed, or a goal in a wall or outside the maze, which nothing reaches.
+        """
+        cls._check(state, goal)
+        if cell_at(goal) not in free_cells():
+            raise InputError(f"maze: goal {goal.tolist()} m is in a wall or outside; accepted: a point in one of the free cells")
         raw = torch.as_tensor(encode(state.p, state.v, goal), device=denoiser.device)
         return cls(config, state, goal, denoiser.normalise_cond(raw), rng)
 
