@@ -19,7 +19,7 @@ from tandem.nodes.base import NodeSettings, declare
 from tandem.nodes.camera import CameraSettings
 from tandem.nodes.franka_bridge import FrankaBridgeSettings
 from tandem.nodes.perception import PerceptionSettings
-from tandem.nodes.planner import PlannerSettings
+from tandem.nodes.planner import PlannerSettings, load_planner
 from tandem.nodes.safety_filter import SafetyFilterSettings
 from tandem.nodes.scene_publisher import ScenePublisherSettings
 
@@ -69,3 +69,23 @@ def test_wrong_parameters_are_refused(key: str, value: object, message: str, con
     with pytest.raises(ConfigError, match=message):
         declare(node, SafetyFilterSettings)
     node.destroy_node()
+
+
+def asked(*, sampler: str, seed: int, bounds: str, **more: str) -> dict[str, object]:
+    """A planner of someone's own."""
+    return {"sampler": sampler, "seed": seed, "bounds": bounds, **more}
+
+
+def without_device(*, sampler: str, seed: int, bounds: str) -> None:
+    """One that knows of no device."""
+
+
+def test_a_planner_hears_of_a_device_only_where_it_is_not_the_cpu() -> None:
+    here = "integration.test_parameters"
+    made: object = load_planner(f"{here}:asked", "steered", 3, "default")
+    assert made == {"sampler": "steered", "seed": 3, "bounds": "default"}
+    made = load_planner(f"{here}:asked", "steered", 3, "default", "cuda")
+    assert made == {"sampler": "steered", "seed": 3, "bounds": "default", "device": "cuda"}
+    assert load_planner(f"{here}:without_device", "steered", 3, "default") is None
+    with pytest.raises(ConfigError, match="called with sampler, seed, bounds, device"):
+        load_planner(f"{here}:without_device", "steered", 3, "default", "cuda")

@@ -216,6 +216,8 @@ def test_planner_plans_for_the_bounds_that_it_is_told() -> None:
     assert MugPlanner.load("policy", bounds="simulated_arm").bounds == load_bounds("simulated_arm") != load_bounds("default")
     with pytest.raises(ConfigError, match="nothing_like_it"):
         MugPlanner.load("policy", bounds="nothing_like_it")
+    with pytest.raises(ConfigError, match="device = 'cuda:77'"):
+        MugPlanner.load("policy", device="cuda:77")
 
 
 def test_planner_without_a_pose_proposes_nothing() -> None:

@@ -45,6 +45,7 @@ class PlannerSettings(NodeSettings):
     sampler: str = setting("default", "sampler configuration in config/samplers, without .yaml")
     bounds: str = setting("default", "bounds in config/safety, without .yaml: those of the safety filter")
     seed: int = setting(0, "seed of all randomness", lo=0, hi=2**31 - 1)
+    device: str = setting("cpu", "torch's device for the networks: cpu, cuda, cuda:1")
     plan_time: float = setting(0.6, "kept for planning, transport and certification before a switch", unit="s", lo=0.02, hi=10.0)
     reserve: float = setting(0.18, "part of plan_time that is left for what comes after sampling", unit="s", lo=0.0, hi=5.0)
     retry_period: float = setting(0.1, "pause after an attempt without plan, or a refused one", unit="s", lo=0.0, hi=10.0)
@@ -85,12 +86,15 @@ class Planner(Protocol):
         ...
 
 
-def load_planner(name: str, sampler: str, seed: int, bounds: str) -> Planner:
-    """Call ``module:callable`` with sampler, seed and the bounds that the filter certifies by.
+def load_planner(name: str, sampler: str, seed: int, bounds: str, device: str = "cpu") -> Planner:
+    """Call ``module:callable`` with sampler, seed, the bounds that the filter certifies by, and a device other than the CPU.
 
     Raises:
         ConfigError: no such module or callable.
     """
+    asked: dict[str, Any] = {"sampler": sampler, "seed": seed, "bounds": bounds}
+    if device != "cpu":
+        asked["device"] = device
     module, _, path = name.partition(":")
     try:
         found: Any = importlib.import_module(module)
@@ -99,10 +103,10 @@ def load_planner(name: str, sampler: str, seed: int, bounds: str) -> Planner:
     except (ImportError, AttributeError, ValueError) as error:
         raise ConfigError(f"planner: parameter planner = {name!r}: {error}; accepted: module:callable") from error
     try:
-        inspect.signature(found).bind(sampler=sampler, seed=seed, bounds=bounds)
+        inspect.signature(found).bind(**asked)
     except TypeError as error:
-        raise ConfigError(f"planner: parameter planner = {name!r}: {error}; called with sampler, seed and bounds") from error
-    made: Planner = found(sampler=sampler, seed=seed, bounds=bounds)
+        raise ConfigError(f"planner: parameter planner = {name!r}: {error}; called with {', '.join(asked)}") from error
+    made: Planner = found(**asked)
     return made
 
 
@@ -134,7 +138,7 @@ class PlannerNode(TandemNode):
     def setup(self) -> None:
         """Load the planner, connect, start the planning thread."""
         s = self.settings
-        self._planner = load_planner(s.planner, s.sampler, s.seed, s.bounds)
+        self._planner = load_planner(s.planner, s.sampler, s.seed, s.bounds, s.device)
         self._scene = markers.SceneKeeper(self.names.base, s.obstacle_max_age, s.obstacles_required, fixed=(TABLE,))
         self._pose: ObjectPose | None = None
         self._commitment: Commitment | None = None

@@ -13,6 +13,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from tandem.core.errors import ConfigError
 from tandem.core.scene import TABLE, Obstacle, Scene
 from tandem.core.trajectory import Trajectory
 from tandem.core.types import Candidate, Commitment, Counters, ObjectPose, Proposal
@@ -80,8 +81,12 @@ class MugPlanner:
         ``bounds``: name in ``config/safety`` of what its plans will be certified by; empty: the task's.
 
         Raises:
-            ConfigError: a file is missing or malformed, or the weights do not match their manifest.
+            ConfigError: a file is missing or malformed, the weights do not match their manifest, or torch cannot use the device.
         """
+        try:
+            torch.zeros(1, device=device)
+        except (RuntimeError, AssertionError) as error:
+            raise ConfigError(f"planner: device = {device!r}: torch cannot use it here ({str(error).splitlines()[0]})") from error
         task = load_mug_config(config)
         arm = load_arm(task.robot)
         family = BackupFamily(k_max=(task.backup_peak,) * arm.n)
