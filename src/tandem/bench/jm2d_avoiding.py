@@ -51,7 +51,7 @@ AHEAD, MARGIN = "+ahead", 0.003
 HELD, PLAYED = "+hold", "-hold"
 METHODS: dict[str, dict[str, Any]] = {
     "policy": {"method": "policy"},
-    f"policy{HELD}": {"method": "policy"},
+    "best_of_1": {**_BEST, "rows": 20},
     "jm2d": _JM2D,
     f"jm2d{PLAYED}": _JM2D,
     "jm2d_tight": {**_JM2D, "tighten": 0.01},
@@ -128,11 +128,12 @@ the goal line round constraints *and pillars*, the pillars are constraints, and 
 the other rows and the paper's methods do not have. Every step is planned anew.
 Methods that judge their chunks by V (JM2D, best-of-N, steering, Gibbs) do not play what they find infeasible: they draw anew,
 up to four times (rows and time of a plan hold all of these), then the arm holds for a step; the paper does not say what its
-JM2D does then. What that alone is worth: `+hold` are methods that do not judge, treated the same way; `-hold` is JM2D with
-every chunk played, as A.2's rows are. V asks for the desired positions, too: they are where a held arm comes to rest. All see
-the same V: positions of a chunk count relative to its first state, which is set to the present one; methods that project or
-follow gradients do so with the positions as they stand in the chunk, and with the actual positions only, while what is played
-are a chunk's changes of the desired one: of what they correct last, nothing reaches the arm."""
+JM2D does then. What that alone is worth: `best_of_1` is one sample of the plain policy, `+hold` are methods that do not
+judge, treated the same way; `-hold` is JM2D with every chunk played, as A.2's rows are. V asks for the desired positions,
+too: they are where a held arm comes to rest. All see the same V: positions of a chunk count relative to its first state,
+which is set to the present one; methods that project or follow gradients do so with the positions as they stand in the chunk,
+and with the actual positions only, while what is played are a chunk's changes of the desired one: of what they correct last,
+nothing reaches the arm."""
 
 
 @lru_cache(maxsize=2)
