@@ -65,6 +65,8 @@ def test_quick_maze_plays_every_condition(tmp_path: Path, monkeypatch: pytest.Mo
     assert rail["condition"] == "w = 0.2" and rail["paper_intervention"] == 0.515 and rail["n"] == 1
     assert "difference_intervention" in next(r for r in table if r["method"] == "steered")
     assert (tmp_path / "maze_padding.svg").is_file() and (tmp_path / "maze_budget.svg").is_file()
+    assert jm2d.run(tmp_path / "times", quick=True, parts="maze", seed=1000, only="cost/rail") == 0, "nothing to draw is no error"
+    assert len(json.loads((tmp_path / "times" / "table.json").read_text())["rows"]) == 1
 
 
 def test_shipped_donut_weights_are_small_and_their_manifest_says_how_they_came(tmp_path: Path) -> None:

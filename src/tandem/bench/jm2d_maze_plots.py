@@ -35,6 +35,8 @@ def _line(ax: Axes, rows: list[dict[str, Any]], metric: str, n: int, shift: floa
 def padded(path: Path, rows: list[dict[str, Any]]) -> None:
     """Fig. 3: each metric against the padding w; crosses and dotted lines are the paper's."""
     names = list(dict.fromkeys(r["method"] for r in rows))
+    if not names:
+        return
     with matplotlib.rc_context(STYLE):
         figure = Figure(figsize=(10.5, 3.4), layout="constrained")
         for ax, (metric, title) in zip(figure.subplots(1, 3), _PANELS, strict=True):
