@@ -44,6 +44,18 @@ class MixtureDenoiser:
         return x
 
 
+class Stretched(MixtureDenoiser):
+    """Units of the data: 3 y + 1 for normalised y."""
+
+    def denormalise(self, x: Tensor) -> Tensor:
+        """To the data's units."""
+        return 3.0 * x + 1.0
+
+    def normalise(self, x: Tensor) -> Tensor:
+        """From the data's units."""
+        return (x - 1.0) / 3.0
+
+
 class PairProblem:
     """x and k both in R^D, p(k) uniform on the box, V = exp(log_v(x, k)) with log_v (..., D), (..., D) -> (...)."""
 
