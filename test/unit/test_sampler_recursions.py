@@ -18,7 +18,7 @@ from torch import Tensor
 
 from tandem.diffusion.result import SampleResult
 from tandem.diffusion.samplers import make_sampler
-from tandem.diffusion.samplers.base import Pairs, Run, repair
+from tandem.diffusion.samplers.base import Pairs, Run, refine_k, repair
 from tandem.diffusion.schedules import ScheduleConfig, make_schedule
 
 STD = 0.35
@@ -86,13 +86,18 @@ def clean_x(x: Tensor, i: int, count: int, u: int | None, g: torch.Generator) ->
     return tweedie(ancestral(x.expand(count if u else 1, -1, -1), i, i - u, g), i - u)
 
 
+def box_normal(mean: Tensor, std: float) -> Any:
+    """N(mean, std^2) restricted to [-1, 1]."""
+    m = mean.numpy()
+    return stats.truncnorm((-1.0 - m) / std, (1.0 - m) / std, loc=m, scale=std)
+
+
 def clean_k(k: Tensor, ab: float, count: int, proposal: str, g: torch.Generator) -> Tensor:
     """Alg. C.2 line 5 with Eq. 6: N(k / sqrt(ab), (1 / ab - 1) I), restricted to the box with ``truncated``."""
-    mean, std = float(k / math.sqrt(ab)), math.sqrt(1.0 / ab - 1.0)
+    mean, std = k / math.sqrt(ab), math.sqrt(1.0 / ab - 1.0)
     if proposal == "paper":
         return mean + std * normal(g, count, 1)
-    law = stats.truncnorm((-1.0 - mean) / std, (1.0 - mean) / std, loc=mean, scale=std)
-    return torch.from_numpy(law.ppf(torch.rand((count, 1), generator=g, dtype=torch.float64).numpy()))
+    return torch.from_numpy(box_normal(mean, std).ppf(torch.rand((count, 1), generator=g, dtype=torch.float64).numpy()))
 
 
 def grid(problem: PairProblem, clean: Tensor, ks: Tensor) -> Tensor:
@@ -261,19 +266,38 @@ def test_mpd_is_algorithm_e3(tweedie_cost: bool, clip: float) -> None:
 
 @pytest.mark.parametrize(("resample_below", "times"), [(0.0, [0]), (0.9, [1, 2, 3, 4]), (1.0, [5])])
 @pytest.mark.parametrize("lookahead", [0, 1, 3])
-def test_steering_is_twisted_sequential_monte_carlo(resample_below: float, times: list[int], lookahead: int) -> None:
-    """Weights psi_i^tau_i / psi_{i+1}^tau_{i+1}, tau_i = ab_i and tau_1 = 1, systematic resampling; k from its prior alone."""
-    problem, n, n_k = PairProblem(log_v), 12, 3
+@pytest.mark.parametrize("prior_share", [1.0, 0.5])
+def test_steering_is_twisted_sequential_monte_carlo(
+    resample_below: float, times: list[int], lookahead: int, prior_share: float
+) -> None:
+    """Weights psi_i^tau_i / psi_{i+1}^tau_{i+1}, tau_i = ab_i and tau_1 = 1; systematic resampling.
+
+    psi = mean over K draws of q_j of V p(k) / q_j, q_j = p(k) and, with a share of 0.5, normals in the box around the particle's
+    own k and the problem's guess.
+    """
+    problem, n, n_k = Triangular(log_v), 12, 6
     g = torch.Generator().manual_seed(4)
-    x = normal(g, n, 1, 1)
+    x, k = normal(g, n, 1, 1), torch.empty(0)
     log_w, paid, resampled = torch.zeros(n, dtype=torch.float64), torch.zeros(n, dtype=torch.float64), 0
     for i in range(STEPS, 0, -1):
         sharp, levels = x, DENOISER.schedule.levels(i, min(lookahead, i - 1) + 1)
         for a, b in itertools.pairwise(levels):  # DDIM
             sharp = denoised(sharp, score_of(sharp, tweedie(sharp, a), AB[a]), a, b, 0.0, g)
-        ks = problem.sample_k(n * n_k, g).view(n, n_k, 1)
-        v = problem.log_v(DENOISER.denormalise(sharp), ks).exp()
-        k = ks[torch.arange(n), picked(v, g)]
+        raw = DENOISER.denormalise(sharp)
+        guess, std = (0.5 * raw + 0.3).clamp(-1.0, 1.0), 0.02 * (0.5 / 0.02) ** ((i - 1) / (STEPS - 1))
+        laws = [box_normal(c, std) for c in ([guess] if i == STEPS else [k[:, None], guess])]
+        from_prior = round(prior_share * n_k)
+        counts = [len(part) for part in torch.arange(n_k - from_prior).tensor_split(len(laws))]  # the first ones get more
+        ks = [problem.sample_k(n * from_prior, g).view(n, from_prior, 1)]
+        for law, count in zip(laws, counts, strict=True):
+            ks.append(torch.from_numpy(law.ppf(torch.rand((n, count, 1), generator=g, dtype=torch.float64).numpy())))
+        pool = torch.cat(ks, dim=1)
+        p = problem.log_prior_k(pool).exp()  # relative to the density 1/2, as what follows
+        q = from_prior / n_k * p
+        for law, count in zip(laws, counts, strict=True):
+            q = q + count / n_k * 2.0 * torch.from_numpy(law.pdf(pool.numpy()))[..., 0]
+        v = problem.log_v(raw, pool).exp() * p / q
+        k = pool[torch.arange(n), picked(v, g)]
         tempered = (1.0 if i == 1 else AB[i]) * v.mean(1).log()
         log_w, paid = log_w + tempered - paid, tempered
         w = torch.softmax(log_w, 0)
@@ -281,18 +305,32 @@ def test_steering_is_twisted_sequential_monte_carlo(resample_below: float, times
             resampled += 1
             points = (torch.arange(n) + torch.rand(1, generator=g, dtype=torch.float64)) / n
             survivors = (w.cumsum(0)[None] <= points[:, None]).sum(1)
-            x, paid, log_w = x[survivors], paid[survivors], torch.zeros(n, dtype=torch.float64)
+            x, k, paid, log_w = x[survivors], k[survivors], paid[survivors], torch.zeros(n, dtype=torch.float64)
         x = denoised(x, score_of(x, tweedie(x, i), AB[i]), i, i - 1, 1.0, g)
     assert resampled in times
     r = draw(
-        problem, 4, method="steered", particles=n, k_samples=n_k, prior_share=1.0, looks=0, min_signal=0.0, floor=1e3,
-        depth_weight=0.0, resample_below=resample_below, lookahead=lookahead, selection="sample",
+        problem, 4, method="steered", particles=n, k_samples=n_k, prior_share=prior_share, k_scale_first=0.5, k_scale_last=0.02,
+        looks=0, min_signal=0.0, floor=1e3, depth_weight=0.0, resample_below=resample_below, lookahead=lookahead,
+        selection="sample",
     )
     assert r.x is not None and r.candidates.k is not None
-    assert torch.allclose(r.candidates.x, DENOISER.denormalise(sharp), atol=1e-9) and torch.allclose(r.candidates.k, k)
-    chosen = int(picked(w, g))
-    assert torch.equal(r.x, r.candidates.x[chosen])
-    assert r.trace["ess"][-1] == pytest.approx(float(1.0 / (w * w).sum()), rel=1e-9)
+    assert torch.allclose(r.candidates.x, DENOISER.denormalise(sharp), atol=1e-8)
+    assert torch.allclose(r.candidates.k, k, atol=1e-7)
+    assert torch.equal(r.x, r.candidates.x[int(picked(w, g))])
+    assert r.trace["ess"][-1] == pytest.approx(float(1.0 / (w * w).sum()), rel=1e-6)
+
+
+def test_local_search_of_k_halves_its_steps_and_takes_the_least_j() -> None:
+    problem, count = gaussian()[0], 3
+    run = Run(problem, DENOISER, torch.Generator().manual_seed(0), None)
+    x = torch.linspace(-0.8, 0.8, 9, dtype=torch.float64)[:, None, None]
+    k, e, g = torch.full((9, 1), -0.7, dtype=torch.float64), problem.evaluate(x), torch.Generator().manual_seed(0)
+    cost = problem.pairs(e, k[:, None]).cost[:, 0]
+    got = refine_k(run, Pairs(x, k, cost, torch.zeros_like(cost)), 4, count, 0.4)
+    for scale in (0.4, 0.2, 0.1, 0.05):
+        tried = torch.cat([k[:, None], (k[:, None] + scale * normal(g, 9, count, 1)).clamp(-1.0, 1.0)], dim=1)
+        k = tried[torch.arange(9), problem.pairs(e, tried).cost.argmin(1)]
+    assert torch.allclose(got.k, k) and torch.allclose(got.cost, problem.pairs(e, k[:, None]).cost[:, 0])
 
 
 def test_the_one_optimisation_of_k_goes_to_the_least_violating_chunk() -> None:
