@@ -44,6 +44,18 @@ class MixtureDenoiser:
         return x
 
 
+class Stretched(MixtureDenoiser):
+    """Units of the data: 3 y + 1 for normalised y."""
+
+    def denormalise(self, x: Tensor) -> Tensor:
+        """To the data's units."""
+        return 3.0 * x + 1.0
+
+    def normalise(self, x: Tensor) -> Tensor:
+        """From the data's units."""
+        return (x - 1.0) / 3.0
+
+
 class PairProblem:
     """x and k both in R^D, p(k) uniform on the box, V = exp(log_v(x, k)) with log_v (..., D), (..., D) -> (...)."""
 
@@ -123,13 +135,14 @@ class PairProblem:
 
 @dataclass(frozen=True)
 class Moments:
-    """Mean and standard deviation of x and of k, and the share of x > 0."""
+    """Mean and standard deviation of x and of k, the share of x > 0, and the mean of abs(x - k)."""
 
     x: float
     x_std: float
     k: float
     k_std: float
     right: float
+    gap: float
 
 
 def reference(problem: PairProblem, denoiser: MixtureDenoiser, count: int = 20_000, points: int = 201) -> Moments:
@@ -145,13 +158,15 @@ def reference(problem: PairProblem, denoiser: MixtureDenoiser, count: int = 20_0
     xs, ks = x[:, 0, 0].double(), k[:, 0]
     mx, mk = float(px @ xs), float(pk @ ks)
     return Moments(
-        mx, math.sqrt(float(px @ (xs - mx) ** 2)), mk, math.sqrt(float(pk @ (ks - mk) ** 2)), float(px @ (xs > 0.0).double())
+        mx, math.sqrt(float(px @ (xs - mx) ** 2)), mk, math.sqrt(float(pk @ (ks - mk) ** 2)), float(px @ (xs > 0.0).double()),
+        float((v * (xs[:, None] - ks).abs()).sum() / v.sum()),
     )
 
 
 def moments(x: Tensor, k: Tensor) -> Moments:
     """Of samples x, k (R,)."""
-    return Moments(float(x.mean()), float(x.std()), float(k.mean()), float(k.std()), float((x > 0.0).double().mean()))
+    right, gap = float((x > 0.0).double().mean()), float((x - k).abs().mean())
+    return Moments(float(x.mean()), float(x.std()), float(k.mean()), float(k.std()), right, gap)
 
 
 def gaussian() -> tuple[PairProblem, MixtureDenoiser]:
@@ -204,3 +219,8 @@ def guided() -> tuple[PairProblem, MixtureDenoiser]:
 
 
 TARGETS = {"guided": guided, "gaussian": gaussian, "mixture": mixture, "half_space": half_space, "box": box}
+
+
+def without_potential(case: str) -> tuple[PairProblem, MixtureDenoiser]:
+    """A target's p(x) p(k)."""
+    return PairProblem(lambda x, k: 0.0 * (x + k).sum(-1)), TARGETS[case]()[1]

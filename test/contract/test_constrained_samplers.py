@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from contract.closed_forms import STEPS, MixtureDenoiser, PairProblem, gaussian, reference
+from contract.closed_forms import STEPS, MixtureDenoiser, PairProblem, Stretched, gaussian, reference
 from scipy.optimize import minimize
 from torch import Tensor
 
@@ -29,18 +29,6 @@ BARRIER: list[dict[str, Any]] = [
 def draw(data: dict[str, Any], problem: Any, denoiser: Any, seed: int = 0, **more: Any) -> Any:
     """One call."""
     return make_sampler({**data, **more}).sample(problem, denoiser, generator=torch.Generator().manual_seed(seed))
-
-
-class Stretched(MixtureDenoiser):
-    """Units of the data: 3 y + 1 for normalised y."""
-
-    def denormalise(self, x: Tensor) -> Tensor:
-        """To the data's units."""
-        return 3.0 * x + 1.0
-
-    def normalise(self, x: Tensor) -> Tensor:
-        """From the data's units."""
-        return (x - 1.0) / 3.0
 
 
 def recursion(denoiser: MixtureDenoiser, keep: Any, count: int, seed: int = 0) -> Tensor:
@@ -80,6 +68,63 @@ def test_robust_safediffuser_and_truncation_are_their_recursions(kind: type[Mixt
     want = recursion(denoiser, lambda before, after, j: after.clamp(min=edge), 16)
     for method in ("safediffuser", "truncation"):
         assert torch.allclose(draw({"method": method}, problem, denoiser, samples=16).candidates.x, want, atol=1e-9)
+
+
+@pytest.mark.parametrize("last_steps", [0, 2])
+def test_projected_diffusion_projects_after_each_of_its_steps(last_steps: int) -> None:
+    problem, denoiser = gaussian()[0], Stretched([[0.0]], 0.35)
+    edge, first = float(denoiser.normalise(torch.tensor(0.2, dtype=torch.float64))), last_steps or STEPS
+    want = recursion(denoiser, lambda before, after, j: after.clamp(min=edge) if j < first else after, 16)
+    got = draw({"method": "pdm"}, problem, denoiser, samples=16, last_steps=last_steps).candidates.x
+    assert torch.allclose(got, want, atol=1e-9)
+
+
+@pytest.mark.parametrize("rounds", [1, 2, 5])
+def test_truncation_takes_that_many_newton_steps(rounds: int) -> None:
+    """b = 0.5 - exp(-2 x), concave: each Newton step stops short of the boundary, so that every further one shows."""
+    problem, denoiser = gaussian()[0], Stretched([[0.0]], 0.35)
+    problem.barrier = lambda x: (0.5 - torch.exp(-2.0 * x), 2.0 * torch.exp(-2.0 * x)[..., None])  # type: ignore[method-assign]
+
+    def newton(before: Tensor, after: Tensor, j: int) -> Tensor:
+        x = denoiser.denormalise(after)
+        for _ in range(rounds):
+            x = x + (torch.exp(-2.0 * x) - 0.5).clamp(min=0.0) / (2.0 * torch.exp(-2.0 * x))
+        return denoiser.normalise(x)
+
+    got = draw({"method": "truncation"}, problem, denoiser, samples=16, rounds=rounds).candidates.x
+    assert torch.allclose(got, recursion(denoiser, newton, 16), atol=1e-8)
+
+
+def test_safediffuser_keeps_its_margin_and_repeats_the_last_step_as_often_as_theorem_3_asks() -> None:
+    problem, denoiser, gain, margin = gaussian()[0], Stretched([[0.0]], 0.35), 0.4, 0.3
+    edge = float(denoiser.normalise(torch.tensor(0.2 + margin, dtype=torch.float64)))
+
+    def keep(before: Tensor, after: Tensor, j: int) -> Tensor:
+        return torch.maximum(after, before - gain * (before - edge))
+
+    for extra in (0, 1, 3):
+        y = denoiser.normalise(recursion(denoiser, keep, 16))
+        for _ in range(extra):
+            y = keep(y, denoiser.clean(y, 1, problem.cond), 0)
+        more: dict[str, Any] = {"gain": gain, "margin": margin, "extra_steps": extra}
+        got = draw({"method": "safediffuser"}, problem, denoiser, samples=16, **more).candidates.x
+        assert torch.allclose(got, denoiser.denormalise(y), atol=1e-9)
+
+
+def test_dpcc_c_takes_the_least_cost_of_all_its_projections_together() -> None:
+    problem, denoiser = gaussian()[0], Stretched([[0.0]], 0.35)
+    edge = float(denoiser.normalise(torch.tensor(0.2, dtype=torch.float64)))
+    for seed in range(8):
+        cost = torch.zeros(4, dtype=torch.float64)
+
+        def keep(before: Tensor, after: Tensor, j: int, cost: Tensor = cost) -> Tensor:
+            cost += (after.clamp(min=edge) - after).square().sum((1, 2))
+            return after.clamp(min=edge)
+
+        want = recursion(denoiser, keep, 4, seed)
+        r = draw({"method": "dpcc", "select": "cost"}, problem, denoiser, seed, samples=4, project_from=1.0)
+        assert torch.allclose(r.candidates.x, want, atol=1e-9)
+        assert torch.equal(r.x, r.candidates.x[int(cost.argmin())])
 
 
 def test_gain_time_variation_and_relaxation_are_equations_8_to_12() -> None:
