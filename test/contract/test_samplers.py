@@ -371,20 +371,54 @@ def test_cut_short_by_the_deadline_the_best_pair_so_far_comes_back(name: str) ->
     assert time.perf_counter() - started < budget + 0.3
 
 
+class Ticking(MixtureDenoiser):
+    """Twenty milliseconds a pass, on a clock of its own."""
+
+    def __init__(self, *args: Any, clock: list[float], **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.clock = clock
+
+    def clean(self, x: Tensor, i: int, cond: Tensor) -> Tensor:
+        self.clock[0] += 0.02
+        return super().clean(x, i, cond)
+
+
+@pytest.mark.parametrize("settings", [
+    {"method": "jm2d"}, {"method": "conditional"}, {"method": "jm2d_pathwise"},
+    {"method": "jm2d", "clean": "steps", "clean_steps": 8}, {"method": "jm2d", "archive": True},
+], ids=lambda s: "-".join(map(str, s.values())))
+def test_a_step_that_cannot_end_in_time_is_cut(settings: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Not even the first one, the longest, goes on after the deadline; one in mid-way leaves what the steps before it found."""
+    clock = [0.0]
+    monkeypatch.setattr(time, "perf_counter", lambda: clock[0])
+    sampler = make_sampler({"x_samples": 8, "k_samples": 8, **settings})
+    slow = Ticking([[0.0]], 0.35, steps=30, clock=clock)
+    r = draw(sampler, gaussian()[0], slow, deadline=clock[0] + 0.09)
+    assert clock[0] < 0.09 + 0.021 and r.counters.network_rows <= 5 * 8
+    assert not r.complete and not r.feasible and r.x is None
+
+    passes = 9 if settings.get("clean") == "steps" else 30
+    twice = Ticking([[0.0]], 0.35, steps=30, clock=clock)
+    began, slower = clock[0], iter([0.0] * (passes + 2))  # the second step takes longer than the first
+    plain = twice.clean
+    twice.clean = lambda x, i, cond: (  # type: ignore[method-assign]
+        clock.__setitem__(0, clock[0] + next(slower, 0.1)), plain(x, i, cond),
+    )[1]
+    limit = 0.02 * (2 * passes + 2)
+    r = draw(sampler, gaussian()[0], twice, deadline=began + limit)
+    assert clock[0] - began < limit + 0.121
+    assert not r.complete and r.feasible and r.x is not None
+
+
 def test_steered_takes_longer_steps_rather_than_an_average_over_modes(monkeypatch: pytest.MonkeyPatch) -> None:
     """Time for a part of the passes only, and a potential that likes what lies between the modes: the plan is still at a mode."""
     clock = [0.0]
     monkeypatch.setattr(time, "perf_counter", lambda: clock[0])
 
-    class Timed(MixtureDenoiser):
-        def clean(self, x: Tensor, i: int, cond: Tensor) -> Tensor:
-            clock[0] += 0.02
-            return super().clean(x, i, cond)
-
     problem = PairProblem(lambda x, k: (-4.0 * x**2 - (k - 0.5) ** 2).sum(-1))
     sampler = small("steered", particles=16, looks=3)
     for seed in range(4):
-        r = draw(sampler, problem, Timed([[-0.8], [0.8]], 0.04, steps=30), seed, deadline=clock[0] + 0.02 * 16)
+        r = draw(sampler, problem, Ticking([[-0.8], [0.8]], 0.04, steps=30, clock=clock), seed, deadline=clock[0] + 0.02 * 16)
         assert not r.complete and r.met_deadline and r.feasible and r.x is not None
         assert r.counters.network_rows < sampler.network_rows(30)
         assert abs(abs(float(r.x)) - 0.8) < 0.2

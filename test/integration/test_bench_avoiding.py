@@ -60,8 +60,12 @@ def test_shipped_weights_are_small_and_training_repeats_itself_from_either_sourc
     notes = read_manifest(weights_path())["notes"]
     assert notes["task"] == "avoiding" and "tandem train avoiding" in notes["command"] and "MIT" in notes["origin"]["source"]
     assert notes["origin"]["source"] == KNOWN[notes["origin"]["sha256"]]
-    few = {"data": SCRIPT, "steps": 2, "blended": 8, "rounds": 1, "played": 6}
-    out = run(tmp_path / "a.safetensors", **few)  # type: ignore[arg-type]
+    few = {"data": SCRIPT, "steps": 3, "practice_steps": 2, "blended": 8, "rounds": 1, "played": 6}
+    told: list[int] = []
+    out = run(tmp_path / "a.safetensors", progress=lambda done, _: told.append(done), **few)  # type: ignore[arg-type]
+    assert told == [1, 3]  # three fifths of the steps are the last training's
+    manifest = read_manifest(out)
+    assert manifest["training"]["steps"] == 3 and "--practice-steps 2 --steps 3" in manifest["notes"]["command"]
     assert out.read_bytes() == run(tmp_path / "b.safetensors", **few).read_bytes()  # type: ignore[arg-type]
     write(tmp_path / "d.npz", scripted(24, 7, load_avoiding_config()))
     few["data"] = tmp_path / "d.npz"

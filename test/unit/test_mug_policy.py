@@ -1,6 +1,7 @@
 """The shipped policy: closed-loop grasps without physics, scale of its chunks, and the settings that reproduce it."""
 
 import dataclasses
+import shlex
 from pathlib import Path
 
 import numpy as np
@@ -96,3 +97,13 @@ def test_training_does_not_depend_on_the_callers_threads(tmp_path: Path, monkeyp
         assert seen == [1] and torch.get_num_threads() == 2
     finally:
         torch.set_num_threads(before)
+
+
+def test_the_manifest_says_which_demonstrations_to_take(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    given = tmp_path / "my demonstrations.npz"
+    given.write_bytes(weights_path("mug").with_name("mug_demonstrations.npz").read_bytes())
+    whole = train.training_settings
+    monkeypatch.setattr(train, "training_settings", lambda steps, seed: dataclasses.replace(whole(steps, seed), batch=8))
+    out = train.run(tmp_path / "x.safetensors", demonstrations_file=given, steps=1)
+    words = shlex.split(read_manifest(out)["notes"]["command"])
+    assert words == ["tandem", "train", "mug", "--demonstrations-file", str(given), "--steps", "1", "--seed", "0"]

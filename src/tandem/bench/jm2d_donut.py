@@ -63,6 +63,8 @@ JOINT: dict[str, dict[str, Any]] = {
     "gibbs": {"method": "gibbs", "sweeps": 13, "x_samples": 16, "k_samples": 64},
     "jm2d": {"method": "jm2d", "x_samples": 16, "k_samples": 64},
     "jm2d_archive": {"method": "jm2d", "x_samples": 16, "k_samples": 64, "archive": True},
+    # by gradients of V, which know its slope but not where it falls to 0 (Appx. B)
+    "jm2d_pathwise": {"method": "jm2d_pathwise", "x_samples": 16, "k_samples": 64},
     "best_of_n": {"method": "best_of_n", "rows": 5_200, "k_samples": 64},
     "best_of_n_400": {"method": "best_of_n", "rows": 400, "k_samples": 64},
     "steered": {"method": "steered", "particles": 208, "k_samples": 16},

@@ -48,6 +48,7 @@ OPTION_HELP = {
     "source": "Where those demonstrations are from and under what licence, for the manifest.",
     "blended": "Blends of demonstrations to add.",
     "played": "Episodes that the policy plays in each round of practice.",
+    "practice_steps": "Training steps of each policy that only practises; --steps are those of the one that is kept.",
     "rounds": "Rounds of practice: train anew with corrections of the policy's own contacts.",
 }
 

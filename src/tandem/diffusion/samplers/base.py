@@ -28,6 +28,10 @@ C = TypeVar("C")
 _REGISTRY: dict[str, type[Sampler[Any]]] = {}
 
 
+class OutOfTimeError(Exception):
+    """The deadline passed in the middle of a step. For samplers among themselves: none lets it out."""
+
+
 class Run:
     """One call of a sampler: counted, checked access to denoiser and problem, and the clock."""
 

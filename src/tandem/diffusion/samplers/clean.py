@@ -14,7 +14,7 @@ from torch import Tensor
 
 from tandem.core.config import setting
 from tandem.diffusion.reverse import SolverConfig, step
-from tandem.diffusion.samplers.base import Run
+from tandem.diffusion.samplers.base import OutOfTimeError, Run
 
 
 @dataclass(frozen=True)
@@ -31,16 +31,24 @@ def clean_chunks(run: Run, c: CleanConfig, x: Tensor, i: int, count: int) -> Ten
 
     One chunk where more would only be copies: x_i itself (at the last step its Tweedie mean, which is what is returned), or its
     Tweedie mean.
+
+    Raises:
+        OutOfTimeError: the deadline passed before they were clean.
     """
     if c.clean == "noisy":
         return x if i > 1 else run.clean(x, i)
     if c.clean == "full":
-        return run.denoise(x.expand(count, -1, -1), i, c.inner)[0]
+        clean, level = run.denoise(x.expand(count, -1, -1), i, c.inner, stop_early=True)
+        if level > 0:
+            raise OutOfTimeError
+        return clean
     u = min(c.clean_steps, i - 1)
     if u == 0:
         return run.clean(x, i)
     y = x.expand(count, -1, -1)
     for level in range(i, i - u, -1):
+        if run.expired():
+            raise OutOfTimeError
         y = step(run.schedule, y, run.clean(y, level), level, level - 1, 1.0, run.generator)
     return run.clean(y, i - u)
 

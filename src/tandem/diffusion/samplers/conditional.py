@@ -20,7 +20,7 @@ from tandem.core.config import setting
 from tandem.diffusion.problem import Evaluated
 from tandem.diffusion.result import SampleResult
 from tandem.diffusion.reverse import step
-from tandem.diffusion.samplers.base import Archive, Pairs, Run, Sampler, finish, register, repair
+from tandem.diffusion.samplers.base import Archive, OutOfTimeError, Pairs, Run, Sampler, finish, register, repair
 from tandem.diffusion.samplers.clean import CleanConfig, clean_chunks, clean_rows, step_target, target_rows
 from tandem.diffusion.samplers.potential import graded
 
@@ -60,7 +60,11 @@ class Conditional(Sampler[ConditionalConfig]):
             if run.expired(ahead=took):
                 complete = False
                 break
-            clean = clean_chunks(run, c, x, i, c.x_samples)
+            try:
+                clean = clean_chunks(run, c, x, i, c.x_samples)
+            except OutOfTimeError:
+                complete = False
+                break
             ks = run.sample_k(c.k_samples)
             raw, e = guide.evaluate(clean)
             grid = guide.grid(e, ks)

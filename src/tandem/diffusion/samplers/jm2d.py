@@ -47,7 +47,7 @@ from tandem.diffusion.constraints import offered
 from tandem.diffusion.problem import Evaluated, PotentialGrid
 from tandem.diffusion.result import SampleResult
 from tandem.diffusion.reverse import step
-from tandem.diffusion.samplers.base import Archive, Pairs, Run, Sampler, finish, register, repair
+from tandem.diffusion.samplers.base import Archive, OutOfTimeError, Pairs, Run, Sampler, finish, register, repair
 from tandem.diffusion.samplers.clean import CleanConfig, clean_chunks, clean_rows, step_target, target_rows
 from tandem.diffusion.samplers.potential import graded, standardised
 from tandem.diffusion.schedules import Schedule, ScheduleConfig, make_schedule
@@ -105,7 +105,11 @@ class JM2D(Sampler[JM2DConfig]):
             if run.expired(ahead=took):
                 complete = False
                 break
-            clean = clean_chunks(run, c, x, i, c.x_samples)
+            try:
+                clean = clean_chunks(run, c, x, i, c.x_samples)
+            except OutOfTimeError:
+                complete = False
+                break
             ks = clean_parameters(run, k, k_schedule, i, c.k_samples, c.k_proposal)
             raw, e = guide.evaluate(clean)
             grid = guide.grid(e, ks)

@@ -28,7 +28,7 @@ from tandem.diffusion.constraints import offered
 from tandem.diffusion.problem import PotentialError
 from tandem.diffusion.result import SampleResult
 from tandem.diffusion.reverse import step
-from tandem.diffusion.samplers.base import Archive, Pairs, Run, Sampler, finish, register, repair
+from tandem.diffusion.samplers.base import Archive, OutOfTimeError, Pairs, Run, Sampler, finish, register, repair
 from tandem.diffusion.samplers.clean import CleanConfig, clean_chunks, clean_rows
 from tandem.diffusion.schedules import ScheduleConfig, make_schedule
 
@@ -72,7 +72,11 @@ class JM2DPathwise(Sampler[JM2DPathwiseConfig]):
                 break
             with torch.inference_mode(False), torch.enable_grad():
                 y, kappa = x.clone().requires_grad_(True), k.clone().requires_grad_(True)
-                clean = clean_chunks(run, c, y, i, c.x_samples)
+                try:
+                    clean = clean_chunks(run, c, y, i, c.x_samples)
+                except OutOfTimeError:
+                    complete = False
+                    break
                 std = math.sqrt(1.0 / k_schedule.alpha_bar[i] - 1.0)
                 ks, log_mass = reparametrised(kappa / k_schedule.signal(i), std, c.k_samples, run)
                 raw = run.denoiser.denormalise(clean)

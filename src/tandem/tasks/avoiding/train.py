@@ -3,7 +3,8 @@
 By data and seed the same on any machine. The demonstrations are those of the file, else of one that is found (``IMPORTED``,
 ``BESIDE``), else scripted ones of its own; these never take the place of the shipped weights unless ``--out`` says so. After the
 first training, on demonstrations and blends, each of ``--rounds`` trains anew, on these and on corrections of what the policies
-before failed in (:mod:`tandem.tasks.avoiding.practice`).
+before failed in (:mod:`tandem.tasks.avoiding.practice`). Only the last training, whose weights are kept, is a long one: policies
+that are trained less fail oftener, and leave more to correct.
 """
 
 from __future__ import annotations
@@ -59,7 +60,7 @@ def load_policy(device: str = "cpu", weights: Path | None = None, settings: Avoi
     return load_denoiser(weights or weights_path(settings.weights), device, expected=(settings.horizon, STATE + ACTION, STATE))
 
 
-def training_settings(steps: int = 20_000, seed: int = 0) -> TrainingConfig:
+def training_settings(steps: int = 60_000, seed: int = 0) -> TrainingConfig:
     """How the shipped weights are trained; 20 steps of diffusion, as DPCC's."""
     network = MLPConfig(width=192, blocks=2, embedding=64)
     return TrainingConfig(
@@ -68,8 +69,8 @@ def training_settings(steps: int = 20_000, seed: int = 0) -> TrainingConfig:
 
 
 def run(
-    out: Path | None = None, *, data: Path | None = None, source: str = "", blended: int = 4000, rounds: int = 2,
-    played: int = 2500, steps: int = 20_000, seed: int = 0, device: str = "cpu",
+    out: Path | None = None, *, data: Path | None = None, source: str = "", blended: int = 4000, rounds: int = 4,
+    played: int = 2500, practice_steps: int = 20_000, steps: int = 60_000, seed: int = 0, device: str = "cpu",
     progress: Callable[[int, float], None] | None = None,
 ) -> Path:
     """Make the data, train, save weights and manifest.
@@ -79,8 +80,8 @@ def run(
         data: file of demonstrations, see :func:`tandem.tasks.avoiding.demonstrations.read`, or ``SCRIPT``; default the first of
             ``IMPORTED`` and ``BESIDE`` that is there, else ``SCRIPT``. source: where they are from and under what licence, for
             the manifest. blended: blends of them. rounds: of practice. played: episodes in each.
-            steps: optimiser steps of each training.
-        progress: called with (steps done in this training, loss).
+            practice_steps: optimiser steps of each training before the last. steps: of the last, which is kept.
+        progress: called with (the share of all trainings' steps that is done, in units of ``steps``, loss).
 
     Raises:
         InputError: ``out`` is not a .safetensors file, ``data`` no file of demonstrations, or none of them can be followed.
@@ -100,12 +101,13 @@ def run(
     torch.set_num_threads(1)  # sums in another order give other weights
     try:
         ways = [*followed, *blends(followed, blended, seed, settings)]
-        outcome = _trained(ways, steps, seed, device, progress, settings)
+        lengths = [practice_steps] * rounds + [steps]
+        outcome = _trained(ways, lengths[0], seed, device, _overall(progress, lengths, 0), settings)
         for n in range(rounds):
             corrected = corrections(outcome.denoiser, played, 100 * (seed + 1) + 2 * n, settings)
             logger.info("avoiding: practice %d of %d: %d corrections", n + 1, rounds, len(corrected))
             ways += corrected
-            outcome = _trained(ways, steps, seed, device, progress, settings)
+            outcome = _trained(ways, lengths[n + 1], seed, device, _overall(progress, lengths, n + 1), settings)
     finally:
         torch.set_num_threads(threads)
     origin = {"kind": "scripted"}
@@ -115,7 +117,8 @@ def run(
     outcome.save(
         out, task="avoiding", demonstrations=len(demonstrations), followed=len(followed), blends=blended, origin=origin,
         command=f"tandem train avoiding --data {shlex.quote(str(given))} --blended {blended} --rounds {rounds} --played {played} "
-        f"--steps {steps} --seed {seed}", minutes=round((time.monotonic() - began) / 60.0, 1),
+        f"--practice-steps {practice_steps} --steps {steps} --seed {seed}",
+        minutes=round((time.monotonic() - began) / 60.0, 1),
     )
     return out
 
@@ -129,6 +132,13 @@ def _located(data: Path | None) -> tuple[Path, Path | None]:
             return given, file
     logger.info("avoiding: neither %s nor %s is there: scripted demonstrations instead", IMPORTED, BESIDE)
     return SCRIPT, None
+
+
+def _overall(progress: Callable[[int, float], None] | None, lengths: list[int], n: int) -> Callable[[int, float], None] | None:
+    """``progress`` over all trainings, of ``lengths``, as the last one counts its steps, told from within number ``n``."""
+    if progress is None:
+        return None
+    return lambda done, loss: progress(lengths[-1] * (sum(lengths[:n]) + done) // sum(lengths), loss)
 
 
 def _trained(

@@ -71,6 +71,10 @@ class DonutPath:
         """(N, P)."""
         return self._potential(e.x[:, None], REACH * k.double())
 
+    def log_potential(self, x: Tensor, k: Tensor) -> Tensor:
+        """(N, K) log V, differentiable in x (N, 2, 2) and k (K, 2) where V > 0 (JM2D, Appx. B)."""
+        return self._potential(x[:, None].double(), REACH * k.double()[None]).log_v
+
     def _potential(self, x: Tensor, waypoint: Tensor) -> PotentialGrid:
         """V of x (N, 1, 2, 2) with waypoints (N or 1, K, 2)."""
         start, goal = x[:, :, 0], x[:, :, 1]

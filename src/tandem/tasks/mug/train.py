@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -82,6 +83,7 @@ def run(
     if out.suffix != ".safetensors":
         raise InputError(f"out = {out}: accepted: a file name ending in .safetensors")
     began = time.monotonic()
+    made = f"--count {count}" if demonstrations_file is None else f"--demonstrations-file {shlex.quote(str(demonstrations_file))}"
     if demonstrations_file is None:
         demonstrations_file = share_dir() / "models" / "mug_demonstrations.npz"
         demonstrations.save(demonstrations_file, count, seed)
@@ -94,6 +96,6 @@ def run(
         torch.set_num_threads(threads)
     outcome.save(
         out, task="mug", demonstrations=len(data["way"]), demonstration_seed=int(data["seed"]),
-        command=f"tandem train mug --steps {steps} --seed {seed}", minutes=round((time.monotonic() - began) / 60.0, 1),
+        command=f"tandem train mug {made} --steps {steps} --seed {seed}", minutes=round((time.monotonic() - began) / 60.0, 1),
     )
     return out
