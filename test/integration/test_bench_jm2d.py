@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from tandem.bench import jm2d, jm2d_donut, jm2d_maze
+from tandem.bench.jobs import Scale
 from tandem.core.errors import ConfigError, InputError
 from tandem.diffusion.weights import read_manifest
 from tandem.tasks.donut.train import load_policy, run, weights_path
@@ -67,6 +68,17 @@ def test_quick_maze_plays_every_condition(tmp_path: Path, monkeypatch: pytest.Mo
     assert (tmp_path / "maze_padding.svg").is_file() and (tmp_path / "maze_budget.svg").is_file()
     assert jm2d.run(tmp_path / "times", quick=True, parts="maze", seed=1000, only="cost/rail") == 0, "nothing to draw is no error"
     assert len(json.loads((tmp_path / "times" / "table.json").read_text())["rows"]) == 1
+
+
+def test_every_sample_of_a_donut_cell_has_random_numbers_of_its_own() -> None:
+    """Samples that share them are not as many as their number: an interval over them is too narrow."""
+    drawn: dict[str, list[int]] = {}
+    for job in jm2d_donut.jobs(Scale((0, 1, 2), 0, False, "cpu")):
+        part, kind, *rest = job.key.split("/")
+        if kind in ("constraint", "estimates", "joint"):
+            drawn.setdefault("/".join([part, kind, *rest[:-2]]), []).append(job.arguments["seed"])
+    assert {len(seeds) for seeds in drawn.values()} == {3 * 64, 3 * 12}
+    assert all(len(set(seeds)) == len(seeds) for seeds in drawn.values())
 
 
 def test_shipped_donut_weights_are_small_and_their_manifest_says_how_they_came(tmp_path: Path) -> None:

@@ -173,7 +173,10 @@ def jobs(scale: Scale) -> list[Job]:
         for count in OBSTACLES:
             for scene in range(scenes):
                 for name, settings in JOINT.items():
-                    where = {"settings": settings, "obstacles": count, "scene": scene, "seed": seed, "device": device}
+                    # scenes share no random numbers: else a repetition would be one draw of them, not twelve
+                    where = {
+                        "settings": settings, "obstacles": count, "scene": scene, "seed": 1000 * seed + scene, "device": device,
+                    }
                     out.append(Job(f"donut/joint/{name}/{count}/{seed}/{scene}", joint_sample, where))
     return out
 

@@ -60,7 +60,7 @@ def load_policy(device: str = "cpu", weights: Path | None = None, settings: Avoi
     return load_denoiser(weights or weights_path(settings.weights), device, expected=(settings.horizon, STATE + ACTION, STATE))
 
 
-def training_settings(steps: int = 60_000, seed: int = 0) -> TrainingConfig:
+def training_settings(steps: int = 120_000, seed: int = 0) -> TrainingConfig:
     """How the shipped weights are trained; 20 steps of diffusion, as DPCC's."""
     network = MLPConfig(width=192, blocks=2, embedding=64)
     return TrainingConfig(
@@ -70,7 +70,7 @@ def training_settings(steps: int = 60_000, seed: int = 0) -> TrainingConfig:
 
 def run(
     out: Path | None = None, *, data: Path | None = None, source: str = "", blended: int = 4000, rounds: int = 4,
-    played: int = 2500, practice_steps: int = 20_000, steps: int = 60_000, seed: int = 0, device: str = "cpu",
+    played: int = 2500, practice_steps: int = 20_000, steps: int = 120_000, seed: int = 0, device: str = "cpu",
     progress: Callable[[int, float], None] | None = None,
 ) -> Path:
     """Make the data, train, save weights and manifest.
