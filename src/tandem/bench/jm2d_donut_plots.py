@@ -49,7 +49,7 @@ def constraint(path: Path, results: dict[str, dict[str, Any]], methods: list[str
 
 
 def paths(path: Path, results: dict[str, dict[str, Any]], methods: list[str], scenes: dict[int, list[list[float]]]) -> None:
-    """The first scene of each density, a line each: a panel a method, its path start - waypoint - goal among the circles."""
+    """The first scene of each density, a line each: a panel a method, its paths start - waypoint - goal among the circles."""
     shown = [m for m in methods if any(key.startswith(f"donut/joint/{m}/") for key in results)]
     if not shown:
         return
@@ -67,8 +67,9 @@ def paths(path: Path, results: dict[str, dict[str, Any]], methods: list[str], sc
                     if r["path"] is not None:
                         xy = np.array(r["path"])
                         ax.plot(xy[:, 0], xy[:, 1], color=CYCLE[0] if r["feasible"] else CYCLE[4], lw=1.4, marker="o", ms=3)
-                length = found[0]["length"] if found and found[0]["feasible"] else None
-                ax.set_title(f"{method}: {f'{length:.2f}' if length is not None else 'infeasible'}", fontsize=8)
+                lengths = [r["length"] for r in found if r["feasible"]]
+                mean = f", {np.mean(lengths):.2f}" if lengths else ""
+                ax.set_title(f"{method}: {len(lengths)}/{len(found)}{mean}", fontsize=8)
                 ax.set(xlim=(-1.6, 1.6), ylim=(-1.6, 1.6))
         save(figure, path)
 
