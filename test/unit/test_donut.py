@@ -80,6 +80,25 @@ def test_optimised_waypoints_are_as_long_as_a_dense_search_finds_and_feasible() 
             assert float(problem.grid(e, k[None]).cost[n, 0]) == pytest.approx(cost)
 
 
+def test_the_differentiable_potential_is_the_same_one_with_its_slope() -> None:
+    """log V of all pairs as the grid has it; its gradient by finite differences where V > 0, and none where V = 0."""
+    problem, generator = DonutScene(4, 3).problem(), torch.Generator().manual_seed(0)
+    x = torch.from_numpy(pairs(24, 5)).double().requires_grad_(True)
+    k = problem.sample_k(16, generator).double().requires_grad_(True)
+    log_v = problem.log_potential(x, k)
+    grid = problem.grid(problem.evaluate(x.detach()), k.detach())
+    assert torch.equal(log_v.detach(), grid.log_v) and bool(grid.feasible.any()) and not bool(grid.feasible.all())
+
+    def total(x: torch.Tensor, k: torch.Tensor) -> torch.Tensor:
+        return torch.where(grid.feasible, problem.log_potential(x, k), 0.0).sum()
+
+    assert torch.autograd.gradcheck(total, (x, k), eps=1e-7, atol=1e-5)
+    slopes = torch.autograd.grad(log_v.logsumexp((0, 1)), (x, k))
+    assert all(bool(torch.isfinite(s).all()) and float(s.abs().max()) > 0.0 for s in slopes)
+    nowhere = ~grid.feasible.any(1)
+    assert bool(nowhere.any()) and bool((slopes[0][nowhere] == 0.0).all())
+
+
 def test_tightened_circles_keep_further_away_and_a_covered_donut_is_refused() -> None:
     problem = DonutScene(4, 2).problem()
     e, k = problem.evaluate(points(40, 3)), problem.sample_k(40, torch.Generator().manual_seed(0))
