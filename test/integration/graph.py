@@ -74,8 +74,8 @@ class Ear(Node):
         self.commanded: list[tuple[float, np.ndarray]] = []
         self.measured: list[tuple[float, np.ndarray]] = []
         self.verdicts: list[DiagnosticStatus] = []
-        self.certified: dict[str, tuple[Trajectory, Array, float]] = {}
-        self.signed: dict[str, tuple[str, str]] = {}
+        self.certified: list[tuple[Trajectory, Array, float]] = []
+        self.signed: dict[str, list[tuple[str, str]]] = {}  #: by digest: one trajectory may be certified for several times
         self.commitment: Commitment | None = None
         self.commitments = 0
         self.status: dict[str, str] = {}
@@ -127,15 +127,14 @@ class Ear(Node):
 
     def _on_certified(self, msg: JointTrajectory) -> None:
         with self.lock:
-            trajectory, width, switch = messages.trajectory_from_msg(msg, NAMES)
-            self.certified[trajectory.digest()] = (trajectory, width, switch)
+            self.certified.append(messages.trajectory_from_msg(msg, NAMES))
 
     def _on_verdict(self, msg: DiagnosticStatus) -> None:
         with self.lock:
             self.verdicts.append(msg)
             values = messages.values_of(msg)
             if values.get("certificate"):
-                self.signed[msg.hardware_id] = (values["digest"], values["certificate"])
+                self.signed.setdefault(msg.hardware_id, []).append((values["digest"], values["certificate"]))
 
     def _on_diagnostics(self, msg: DiagnosticArray) -> None:
         with self.lock:
@@ -148,9 +147,9 @@ class Ear(Node):
     def honest(self) -> list[tuple[Trajectory, float]]:
         """Trajectories heard on the certified topic whose certificate is genuine."""
         out = []
-        for digest, (trajectory, width, switch) in self.certified.items():
-            verdict, certificate = self.signed.get(digest, ("", ""))
-            if verify(self.key, verdict, motion_digest(trajectory, width), to_ns(switch), certificate):
+        for trajectory, width, switch in self.certified:
+            motion, at = motion_digest(trajectory, width), to_ns(switch)
+            if any(verify(self.key, v, motion, at, c) for v, c in self.signed.get(trajectory.digest(), ())):
                 out.append((trajectory, switch))
         return out
 

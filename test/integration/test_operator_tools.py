@@ -19,7 +19,9 @@ from rosbags.rosbag2 import Reader
 
 from tandem.cli.launching import Launched, launch_file
 from tandem.cli.moving import Mover, attached
+from tandem.core.types import Proposal
 from tandem.execution.fci.setup import joint_frames
+from tandem.nodes import messages
 from tandem.nodes.operator import GraphError, Operator
 from tandem.robots.model import load_arm
 
@@ -122,6 +124,32 @@ def test_a_stopped_arm_moves_after_resume_only_and_nothing_moves_without_the_fil
     still.kill("safety_filter")
     assert "safety filter" in tool(still, "jog", "1", "2deg", code=2)
     assert np.array_equal(commanded(still), where)
+
+
+def test_what_was_refused_as_too_late_is_judged_anew_when_proposed_again(still: Graph) -> None:
+    """From rest the same motion is the same trajectory, with the same digest: the verdict on the first is none on the second."""
+    with Operator(domain=still.domain) as operator:
+        mover = Mover(operator, attached(operator, take_over=False), speed=0.5)
+        way = np.stack([mover.rest(), mover.rest() + np.radians([2.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0])])
+
+        def proposal(switch: float) -> Proposal:
+            now, commitment = operator.now(), operator.commitment()
+            plan = mover._planner.along(commitment.state_at(switch), mover._packed(now, switch), way, 0.0)
+            assert plan is not None
+            widths = np.full(len(plan.trajectory.times), commitment.width_at(switch))
+            return messages.quantise(Proposal(plan.trajectory, widths, switch, plan.period, "again"))
+
+        late = proposal(messages.quantise_time(operator.now() - 0.05))
+        answer = operator.propose(late)
+        assert not answer.taken and "already passed" in answer.text, answer
+        in_time = proposal(messages.quantise_time(operator.now() + 1.0))
+        assert in_time.trajectory.digest() == late.trajectory.digest()
+        answer = operator.propose(in_time)
+        assert answer.taken, answer
+        end = in_time.trajectory.q[-1]
+        still.wait(lambda: np.abs(commanded(still) - end).max() < 1e-9, "there")
+        again = operator.propose(in_time)  # too late by now, and from where the arm no longer is
+        assert not again.taken and "certified" not in again.text, again
 
 
 def test_interrupted_it_comes_to_rest(still: Graph) -> None:

@@ -331,6 +331,7 @@ class Operator:
         digest, end = proposal.trajectory.digest(), proposal.switch_time + proposal.trajectory.duration
         with self._changed:
             self._own.add(digest)
+            self._verdicts.pop(digest, None)  # from rest the same motion is the same trajectory: an answer to an earlier proposal
         self._infos.publish(messages.info_to_status(proposal, 0.0))
         self._proposals.publish(messages.proposal_to_msg(proposal, self._names))
         patience = max(proposal.switch_time - self.now(), 0.0) + 1.0

@@ -316,6 +316,7 @@ class PlannerNode(TandemNode):
         digest = proposal.trajectory.digest()
         start = proposal.switch_time
         with self._wake:
+            self._refused.discard(digest)  # the same trajectory may have been refused at another time
             self._sent.append(_Sent(digest, start, start + proposal.head_duration, start + proposal.trajectory.duration))
             self._plans.tick(self.now(), ms)
             self._last = result.reason
