@@ -12,9 +12,10 @@ from contract.closed_forms import STEPS, MixtureDenoiser, PairProblem, Stretched
 from scipy.optimize import minimize
 from torch import Tensor
 
-from tandem.core.errors import InputError
+from tandem.core.errors import ConfigError, InputError
 from tandem.diffusion.constraints import LinearConstraints, autograd_barrier, hinge_cost, onto_barrier
 from tandem.diffusion.problem import Chunks
+from tandem.diffusion.result import SampleResult
 from tandem.diffusion.reverse import step
 from tandem.diffusion.samplers import make_sampler
 from tandem.diffusion.samplers.base import Run
@@ -344,6 +345,40 @@ def test_tight_jm2d_weighs_by_the_tightened_potential_and_is_judged_by_the_plain
             problem, denoiser, generator=torch.Generator().manual_seed(0)
         )
         assert bool((torch.isfinite(r.candidates.cost) == (r.candidates.x[:, 0, 0] >= 0.2)).all())
+
+
+@pytest.mark.parametrize(("name", "size"), [("best_of_n", {"rows": 64 * STEPS}), ("best_of_n", {"rows": 64 * STEPS, "batch": 24}),
+                                            ("steered", {"particles": 64})])
+def test_a_margin_is_kept_where_any_pair_keeps_it_and_v_itself_decides_elsewhere(name: str, size: dict[str, Any]) -> None:
+    """J = 1 + x is least at the edge, x = 0.2: only the margin moves a choice away from it."""
+    def log_v(x: Tensor, k: Tensor) -> Tensor:
+        return torch.where((x >= 0.2).all(-1), -1.0 - (x + 0.0 * k).sum(-1), -math.inf)
+
+    def depth(x: Tensor, k: Tensor) -> Tensor:
+        return (0.2 - x).clamp(min=0.0).sum(-1) + 0.0 * k.sum(-1)
+
+    problem, denoiser = PairProblem(log_v, depth=depth), MixtureDenoiser([[0.0]], 0.35)
+
+    def play(margin: float) -> list[SampleResult]:
+        g = torch.Generator().manual_seed(2)
+        sampler = make_sampler({"method": name, "k_samples": 4, "tighten": margin, **size})
+        return [sampler.sample(problem, denoiser, generator=g) for _ in range(20)]
+
+    plain, tight, never = play(0.0), play(0.15), play(5.0)
+    for rs in (plain, tight, never):
+        for r in rs:
+            assert r.x is not None and r.feasible == bool(r.x[0, 0] >= 0.2)
+            assert not r.feasible or r.cost == pytest.approx(1.0 + float(r.x[0, 0]))  # J of the problem itself
+            assert bool((torch.isfinite(r.candidates.cost) == (r.candidates.x[:, 0, 0] >= 0.2)).all())
+    for r in tight:
+        assert (float(r.x[0, 0]) >= 0.35) == bool((r.candidates.x[:, 0, 0] >= 0.35).any())
+    assert sum(float(r.x[0, 0]) >= 0.35 for r in tight) >= 19
+    assert sum(float(r.x[0, 0]) < 0.3 for r in plain) == 20
+    assert sum(float(r.x[0, 0]) < 0.3 for r in never) >= (20 if name == "best_of_n" else 15)
+    if name == "best_of_n":
+        assert all(torch.equal(a.x, b.x) and torch.equal(a.k, b.k) for a, b in zip(plain, never, strict=True))
+    with pytest.raises(ConfigError, match=f"{name}: tighten = 0.1: .* accepted: 0"):
+        make_sampler({"method": name, "tighten": 0.1, "selection": "sample"})
 
 
 def test_projected_jm2d_hands_on_feasible_noisy_samples() -> None:

@@ -186,6 +186,7 @@ def test_pdm_stays_in_the_feasible_set_and_methods_say_what_a_problem_lacks() ->
         ({"method": "truncation"}, "barrier"), ({"method": "guidance"}, "barrier"), ({"method": "dpcc"}, "barrier"),
         ({"method": "jm2d_pathwise"}, "log_potential"), ({"method": "jm2d", "project": True}, "project"),
         ({"method": "jm2d", "tighten": 0.1}, "tightened"), ({"method": "conditional", "tighten": 0.1}, "tightened"),
+        ({"method": "best_of_n", "tighten": 0.1}, "tightened"), ({"method": "steered", "tighten": 0.1}, "tightened"),
     ):
         with pytest.raises(InputError, match=f"{data['method']}: Bare offers no {lacks}"):
             draw(make_sampler(data), Bare(), denoiser)

@@ -334,6 +334,12 @@ def guessed(run: Run, e: Evaluated, pairs: Pairs) -> Pairs:
     return pairs.improved(Pairs.best(pairs.x, k, run.pairs(e, k), run.log_prior(k)))
 
 
+def rejudged(run: Run, pairs: Pairs) -> Pairs:
+    """The same pairs by the constraints themselves, after a search under tightened ones."""
+    e, k = run.problem.evaluate(pairs.x), pairs.k[:, None]
+    return Pairs.best(pairs.x, k, run.pairs(e, k), run.log_prior(k))
+
+
 def pair_with_prior(run: Run, raw: Tensor, e: Evaluated, count: int) -> Pairs:
     """Each chunk of ``raw`` (N, H, D) with the best of ``count`` draws of p(k); none feasible: one optimisation of k."""
     k = run.sample_k(count)

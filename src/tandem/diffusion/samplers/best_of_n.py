@@ -4,6 +4,8 @@ rows.
 The baseline no paper reports and that is hard to beat where x alone decides: with ``rows`` set to another method's count it
 spends exactly that method's network budget. ``selection: sample`` draws a pair in proportion to V instead, which makes it
 self-normalised importance sampling of p(x) p(k) V(x, k).
+``tighten`` prefers pairs that keep a margin from the constraints, as JM2D's "Tight" does (Table A.2); where none does, the
+constraints themselves decide.
 """
 
 from __future__ import annotations
@@ -12,11 +14,14 @@ from dataclasses import dataclass, field
 from typing import ClassVar
 
 import torch
+from torch import Tensor
 
 from tandem.core.config import setting
+from tandem.core.errors import ConfigError
+from tandem.diffusion.problem import Evaluated
 from tandem.diffusion.result import SampleResult
 from tandem.diffusion.reverse import SolverConfig
-from tandem.diffusion.samplers.base import Pairs, Run, Sampler, finish, guessed, refine_k, register, repair
+from tandem.diffusion.samplers.base import Pairs, Run, Sampler, finish, guessed, refine_k, register, rejudged, repair
 
 
 @dataclass(frozen=True)
@@ -32,7 +37,12 @@ class BestOfNConfig:
     refine_scale: float = setting(0.2, "first round's standard deviation, of k's range [-1, 1]", lo=1e-4, hi=2.0)
     selection: str = setting("best", "best: least J; sample: in proportion to V (no refinement)", choices=("best", "sample"))
     temperature: float | None = setting(None, "lambda of V = exp(-J / lambda); none: the problem's own", lo=1e-6, hi=1e6)
+    tighten: float = setting(0.0, "margin on the constraints that the choice keeps where any pair does", lo=0.0, hi=1e3)
     solver: SolverConfig = field(default_factory=SolverConfig)
+
+    def __post_init__(self) -> None:
+        if self.tighten > 0.0 and self.selection == "sample":
+            raise ConfigError(f"best_of_n: tighten = {self.tighten}: with selection = sample it draws from V itself; accepted: 0")
 
 
 @register
@@ -54,8 +64,10 @@ class BestOfN(Sampler[BestOfNConfig]):
     def _sample(self, run: Run) -> SampleResult:
         c, left = self.config, self.count(run.schedule.steps)
         batch = left if c.batch == 0 else min(c.batch, left)
+        guide = run.tightened(c.tighten, self.name)
         everything: Pairs | None = None
-        log_w: list[torch.Tensor] = []
+        roomy: Pairs | None = None  # the same chunks, judged by the tightened constraints
+        log_w: list[Tensor] = []
         complete = True
         while left > 0:
             x, level = run.denoise(run.noise(min(batch, left)), run.schedule.steps, c.solver, stop_early=True)
@@ -65,27 +77,41 @@ class BestOfN(Sampler[BestOfNConfig]):
             left -= x.shape[0]
             raw, e = run.evaluate(x)
             k = run.sample_k(c.k_samples)
-            grid = run.grid(e, k)
-            pairs = Pairs.best(raw, k, grid, run.log_prior(k))
             if c.selection == "sample":  # chunks by their mean V over k; each chunk's k in proportion to V
+                grid = run.grid(e, k)
                 log_w.append(grid.log_v.logsumexp(-1))
-                pairs = pairs.redrawn(run, k, grid)
+                pairs = Pairs.best(raw, k, grid, run.log_prior(k)).redrawn(run, k, grid)
             else:
-                pairs = guessed(run, e, pairs)
+                pairs = self._paired(run, raw, e, k)
             everything = pairs if everything is None else everything + pairs
+            if guide is not run:
+                wide = self._paired(guide, raw, guide.problem.evaluate(raw), k)
+                roomy = wide if roomy is None else roomy + wide
         if everything is None:
             return finish(run, None, None, False)
         run.record(feasible_share=float(everything.feasible.double().mean()))
         if c.selection == "sample":
             return finish(run, everything, int(run.categorical(torch.cat(log_w))), complete)
+        if roomy is not None and bool(roomy.feasible.any()):
+            top = self._refined(guide, roomy)
+            best, top = top.best_index(), rejudged(run, top)
+            if bool(top.feasible[best]):
+                return finish(run, top + everything, best, complete)
         return self._best(run, everything, complete)
+
+    def _paired(self, run: Run, raw: Tensor, e: Evaluated, k: Tensor) -> Pairs:
+        """Each chunk with the best of ``k`` (K, dk) and the problem's guess."""
+        return guessed(run, e, Pairs.best(raw, k, run.grid(e, k), run.log_prior(k)))
+
+    def _refined(self, run: Run, everything: Pairs) -> Pairs:
+        """The best chunks, their k searched locally."""
+        c = self.config
+        top = everything.with_best_first(c.refine_top)
+        return top if run.expired() else refine_k(run, top, c.refine_rounds, c.refine_count, c.refine_scale)
 
     def _best(self, run: Run, everything: Pairs, complete: bool) -> SampleResult:
         """Refine k of the best chunks, or optimise one k when nothing is feasible, and take the least J."""
-        c = self.config
-        top = everything.with_best_first(c.refine_top)
-        if not run.expired():
-            top = refine_k(run, top, c.refine_rounds, c.refine_count, c.refine_scale)
+        top = self._refined(run, everything)
         if not bool(top.feasible.any()) and not run.expired():
             top = repair(run, run.problem.evaluate(top.x), top)
         return finish(run, top + everything, top.best_index(), complete)

@@ -18,6 +18,8 @@ way below the feasible particles' median, lower for deeper violations, which kee
 The particle's own k_j is drawn from its set in proportion to V p / q, so the proposal follows it: a local refinement of k with
 shrinking s_i. Where the problem offers ``guess_k`` (:class:`~tandem.diffusion.problem.GuessingProblem`), q_j has a third part,
 around that guess. Cost: I N rows (Tweedie), or more with ``lookahead`` deterministic passes for sharper clean estimates.
+``tighten`` steers by V under tightened constraints (JM2D's "Tight", Table A.2) and prefers pairs that keep that margin; the
+outcome is judged by V itself, which decides alone where no pair keeps it.
 """
 
 from __future__ import annotations
@@ -32,10 +34,11 @@ import torch
 from torch import Tensor
 
 from tandem.core.config import setting
+from tandem.core.errors import ConfigError
 from tandem.diffusion.problem import Evaluated
 from tandem.diffusion.result import SampleResult
 from tandem.diffusion.reverse import step
-from tandem.diffusion.samplers.base import Archive, Pairs, Run, Sampler, finish, refine_k, register, repair
+from tandem.diffusion.samplers.base import Archive, Pairs, Run, Sampler, finish, refine_k, register, rejudged, repair
 from tandem.diffusion.samplers.jm2d import truncated_normal
 from tandem.diffusion.schedules import Schedule, ScheduleConfig, make_schedule
 
@@ -63,6 +66,11 @@ class SteeredConfig:
     refine_scale: float = setting(0.1, "first round's standard deviation", lo=1e-4, hi=2.0)
     temperature: float | None = setting(None, "lambda of V = exp(-J / lambda); none: the problem's own", lo=1e-6, hi=1e6)
     selection: str = setting("best", "best: least J among all kept; sample: a draw of the target", choices=("best", "sample"))
+    tighten: float = setting(0.0, "margin on the constraints while denoising, kept where any pair does", lo=0.0, hi=1e3)
+
+    def __post_init__(self) -> None:
+        if self.tighten > 0.0 and self.selection == "sample":
+            raise ConfigError(f"steered: tighten = {self.tighten}: with selection = sample it draws from V itself; accepted: 0")
 
 
 @dataclass
@@ -111,7 +119,7 @@ class Steered(Sampler[SteeredConfig]):
         return self.config.particles * (steps + sum(min(self.config.lookahead, i - 1) for i in looks))
 
     def _sample(self, run: Run) -> SampleResult:
-        c, schedule = self.config, run.schedule
+        c, schedule, guide = self.config, run.schedule, run.tightened(self.config.tighten, self.name)
         zeros = torch.zeros(c.particles, device=run.denoiser.device, dtype=torch.float64)
         p = _Population(run.noise(c.particles), None, zeros, zeros.clone())
         kept, rough = Archive(), Archive()
@@ -129,7 +137,7 @@ class Steered(Sampler[SteeredConfig]):
             pace.network = smoothed(pace.network, time.perf_counter() - started)
             if any(to < level <= i for level in looks):
                 started = time.perf_counter()
-                best, drawn = self._weigh(run, p, self._look(run, p.x, x0, i), i)
+                best, drawn = self._weigh(guide, p, self._look(run, p.x, x0, i), i)
                 (kept if i <= c.archive_steps else rough).add(best)
                 x0 = self._resample(run, p, x0, i)
                 pace.look = smoothed(pace.look, time.perf_counter() - started)
@@ -139,7 +147,7 @@ class Steered(Sampler[SteeredConfig]):
         if c.selection == "sample" and complete and bool((p.log_w > -torch.inf).any()):
             return finish(run, drawn, int(run.categorical(p.log_w)), complete)
         archive = rough if not complete and not kept.has_feasible() else kept
-        return self._best(run, archive.pairs if archive.pairs is not None else drawn, drawn, complete)
+        return self._best(run, guide, archive.pairs if archive.pairs is not None else drawn, drawn, complete)
 
     def _next_level(self, run: Run, i: int, looks: frozenset[int], pace: _Pace) -> int:
         """The level after ``i``: the next one, or further on where the deadline leaves no time for all of them.
@@ -246,15 +254,23 @@ class Steered(Sampler[SteeredConfig]):
         p.take(index)
         return x0[index]
 
-    def _best(self, run: Run, pairs: Pairs, drawn: Pairs, complete: bool) -> SampleResult:
-        """Refine k of the best pairs kept, or optimise one k when nothing is feasible, and take the least J."""
+    def _best(self, run: Run, guide: Run, pairs: Pairs, drawn: Pairs, complete: bool) -> SampleResult:
+        """Refine k of the best pairs kept, or optimise one k when nothing is feasible, and take the least J.
+
+        Pairs with the guide's margin go before all others.
+        """
         c = self.config
+        judge = guide if bool(pairs.feasible.any()) else run
+        if guide is not run:
+            drawn = rejudged(run, drawn)
+            pairs = pairs if judge is guide else rejudged(run, pairs)
         top = pairs.with_best_first(c.refine_top)
         if not run.expired():
-            top = refine_k(run, top, c.refine_rounds, c.refine_count, c.refine_scale)
+            top = refine_k(judge, top, c.refine_rounds, c.refine_count, c.refine_scale)
         if not bool(top.feasible.any()) and not run.expired():
             top = repair(run, run.problem.evaluate(top.x), top)
-        return finish(run, top + drawn, top.best_index(), complete)
+        best = top.best_index()
+        return finish(run, (top if judge is run else rejudged(run, top)) + drawn, best, complete)
 
 
 def log_box_normal(k: Tensor, mean: Tensor, std: float) -> Tensor:
