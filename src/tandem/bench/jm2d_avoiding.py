@@ -268,6 +268,6 @@ def _paper(scene: str, name: str, which: int, key: str) -> dict[str, float]:
 
 def plots(out: Path, results: dict[str, Result], table: list[dict[str, Any]]) -> None:
     """Paths of some methods in each scene, and safe success against network rows."""
-    shown = ("policy", "jm2d", "best_of_n", "best_of_32", "steered", f"steered{AHEAD}", "dpcc_t_tightened")
+    shown = ("policy", "jm2d", "jm2d_tight", "best_of_32_tight", "steered_tight", f"steered{AHEAD}", "dpcc_t_tightened")
     drawing.paths(out / "avoiding_paths.svg", results, ("free", *SCENES), shown)
     drawing.cost(out / "avoiding_cost.svg", [r for r in table if r["method"] in METHODS], SCENES[:4])  # A.2 has a table
