@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from scipy.optimize import linprog, nnls
 
 from tandem.core.errors import InputError
-from tandem.diffusion.nearest import nearest, onto_half_space
+from tandem.diffusion.nearest import TOLERANCE, nearest, onto_half_space
 
 
 def least_distance(y: np.ndarray, a: np.ndarray, b: np.ndarray) -> np.ndarray | None:
@@ -30,8 +30,8 @@ def least_distance(y: np.ndarray, a: np.ndarray, b: np.ndarray) -> np.ndarray | 
     return y - r[:-1] / r[-1]
 
 
-@given(st.integers(1, 6), st.integers(1, 8), st.integers(0, 2**31 - 1), st.floats(-1.0, 1.0))
-@settings(max_examples=50, deadline=None)
+@given(st.integers(1, 16), st.integers(1, 40), st.integers(0, 2**31 - 1), st.floats(-1.0, 1.0))
+@settings(max_examples=80, deadline=None)
 def test_nearest_is_the_least_distance_point(dim: int, count: int, seed: int, offset: float) -> None:
     rng = np.random.default_rng(seed)
     batch = 7
@@ -103,6 +103,6 @@ def test_constraints_that_nearly_depend_on_each_other_are_kept_or_told_to_contra
     y = inside + rng.normal(size=(batch, dim))
     x, ok = (t.numpy() for t in nearest(torch.from_numpy(y), torch.from_numpy(a), torch.from_numpy(b)))
     assert ok.mean() > 0.3 and (x[~ok] == y[~ok]).all()
-    assert (b - (a @ x[..., None])[..., 0])[ok].max() <= 1e-5
+    assert (b - (a @ x[..., None])[..., 0])[ok].max() <= 2.0 * TOLERANCE
     near = np.linalg.norm(x - y, axis=-1) <= np.linalg.norm(inside - y, axis=-1) + 1e-5
     assert near[ok].all() if apart > 1e-5 else near[ok].mean() > 0.9  # rounding takes the nearest away, not what is feasible

@@ -85,4 +85,5 @@ def compile_kernels(robot: str = "fr3") -> list[str]:
         done.append(name)
     importlib.import_module("tandem.safety.pointmass").compile_points()
     importlib.import_module("tandem.safety.clearance").compile_clearance(arm)
-    return [*done, "tandem.safety.pointmass", "tandem.safety.clearance"]
+    importlib.import_module("tandem.diffusion.nearest").compile_nearest()
+    return [*done, "tandem.safety.pointmass", "tandem.safety.clearance", "tandem.diffusion.nearest"]

@@ -17,7 +17,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from tandem.diffusion.constraints import LinearConstraints, autograd_barrier, onto_barrier
+from tandem.diffusion.constraints import LinearConstraints, onto_barrier
 from tandem.diffusion.denoiser import NetworkDenoiser
 from tandem.diffusion.problem import Chunks, PotentialGrid
 from tandem.tasks.avoiding.ahead import WayAhead
@@ -104,7 +104,10 @@ class AvoidingProblem:
 
     def barrier(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """Signed distances of the actual positions (N, H, M) and their gradients; beyond the goal line nothing applies."""
-        value, gradient = autograd_barrier(lambda y: self.scene.distance(y[..., ACTUAL:MOVE]), x)
+        actual = x[..., ACTUAL:MOVE]
+        value = self.scene.distance(actual)
+        gradient = value.new_zeros((*value.shape, self.dim))
+        gradient[..., ACTUAL:MOVE] = self.scene.slope(actual)
         beyond = (x[..., ACTUAL + 1] >= self.settings.goal_y)[..., None]
         beyond = beyond | (torch.arange(self.horizon, device=x.device) == 0)[None, :, None]  # what is, cannot be changed
         return torch.where(beyond, torch.inf, value), torch.where(beyond[..., None], 0.0, gradient)

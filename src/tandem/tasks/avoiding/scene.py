@@ -81,6 +81,12 @@ class Scene:
         flat = p @ self.lines[:, :2].mT - self.lines[:, 2]
         return torch.cat([round_, flat], dim=-1) - self.margin
 
+    def slope(self, points: Tensor) -> Tensor:
+        """(..., M, 2) gradients of :meth:`distance` at ``points`` (..., 2); 0 at a circle's centre, where there is none."""
+        away = points.double()[..., None, :] - self.circles[:, :2]
+        round_ = away / away.norm(dim=-1, keepdim=True).clamp(min=1e-9)
+        return torch.cat([round_, self.lines[:, :2].expand(*points.shape[:-1], -1, 2)], dim=-2)
+
     def swept(self, path: Tensor) -> Tensor:
         """(..., T - 1, M) least signed distances over each segment of the polyline ``path`` (..., T, 2), less margin; exact."""
         a, b = path[..., :-1, :].double(), path[..., 1:, :].double()
