@@ -36,6 +36,7 @@ from tandem.tasks.avoiding.d3il import convert
 from tandem.tasks.avoiding.dataset import blends, usable, windows
 from tandem.tasks.avoiding.practice import Rollouts, contacts, corrections, rollouts, successes
 from tandem.tasks.avoiding.problem import ACTUAL, MOVE, TEMPERATURE, AvoidingProblem
+from tandem.tasks.avoiding.rest import RestMotion
 from tandem.tasks.avoiding.rollout import DRAWS, Episode, play
 from tandem.tasks.avoiding.scene import Scene
 from tandem.tasks.avoiding.train import BESIDE, IMPORTED, SCRIPTED_WEIGHTS, load_policy
@@ -463,6 +464,86 @@ def test_way_ahead_is_straight_where_free_longer_round_pillars_and_none_from_dea
     shut = SceneConfig("shut", circles=((0.5, 0.08, 0.16), (0.15, 0.08, 0.188), (0.85, 0.08, 0.188)))
     with pytest.raises(InputError, match=r"no (free )?way"):
         WayAhead(Scene(shut, SETTINGS, margin=0.0))
+
+
+def held(state: np.ndarray, velocity: np.ndarray, actions: np.ndarray, seconds: float) -> np.ndarray:
+    """(T, 2) positions at the steps' ends: ``actions`` (n, 2), then none, by a general solver of the response's equation."""
+    k, c, f = (np.array(s) for s in (SETTINGS.stiffness, SETTINGS.damping, SETTINGS.feedforward))
+
+    def slope(t: float, s: np.ndarray, d: np.ndarray, rate: np.ndarray) -> np.ndarray:
+        return np.concatenate([s[2:], k * (d + rate * t - s[:2]) + c * (f * rate - s[2:])])
+
+    desired, s, out = state[:2].copy(), np.concatenate([state[2:], velocity]), []
+    for n in range(len(actions) + math.ceil(seconds / SETTINGS.dt)):
+        rate = actions[n] / SETTINGS.dt if n < len(actions) else np.zeros(2)
+        s = solve_ivp(slope, (0.0, SETTINGS.dt), s, args=(desired, rate), rtol=1e-9, atol=1e-10).y[:, -1]
+        desired = desired + rate * SETTINGS.dt
+        out.append(s[:2])
+    return np.array(out)
+
+
+@pytest.mark.parametrize("execute", [1, 3])
+def test_motion_to_rest_is_the_responses_and_what_the_arm_does(execute: int) -> None:
+    settings = dataclasses.replace(SETTINGS, execute=execute)
+    motion, arm = RestMotion(settings, 1.5), AvoidingArm(settings)
+    rng = np.random.default_rng(1)
+    arm.play(np.array([[0.003, 0.006], [0.006, 0.012], [0.0, 0.0125], [-0.004, 0.01]]))
+    ms = arm.play(np.array([[0.004, 0.0125]])).tip
+    assert np.allclose(arm.velocity, (ms[-1] - ms[-2]) / 0.001, atol=0.01) and np.hypot(*arm.velocity) > 0.2
+    state, velocity = arm.state, arm.velocity
+    actions = np.concatenate([rng.uniform([-0.03, -0.02], [0.03, 0.03], (20, 5, 2)), np.zeros((1, 5, 2))])
+    found = motion(torch.from_numpy(state), torch.from_numpy(velocity), torch.from_numpy(actions)).numpy()
+    assert found.shape == (21, execute + 43, 2)
+    for n in range(21):
+        cut = np.clip(actions[n, :execute], SETTINGS.action_low, SETTINGS.action_high)
+        assert np.allclose(found[n], held(state, velocity, cut, 1.5), atol=1e-7)
+        assert np.abs(found[n, -1] - state[:2] - cut.sum(0)).max() < 0.003, "it rests where the desired position is, or nearly"
+    assert found[-1, :, 1].max() > state[3] + 0.02, "a held arm goes on"
+    for want in found[-1]:
+        arm.play(np.zeros((1, 2)))
+        assert np.abs(arm.tip - want).max() < 0.003
+    for seconds in (0.0, -1.0, math.inf, math.nan):
+        with pytest.raises(InputError, match="rest motion"):
+            RestMotion(settings, seconds)
+
+
+def test_with_the_motion_to_rest_v_is_zero_where_a_held_arm_would_leave_the_set(denoiser: NetworkDenoiser) -> None:
+    s = Scene(SceneConfig("ahead", circles=((0.52, 0.1, 0.206),)), SETTINGS)
+    now, velocity = torch.tensor([0.52, -0.14, 0.52, -0.15], dtype=torch.float64), torch.tensor([0.0, 0.3], dtype=torch.float64)
+    x = torch.zeros((40, 8, 6))
+    x[:, :, 1], x[:, :, 3] = -0.14, -0.15  # says that nothing moves
+    x[:, 0, MOVE:] = torch.rand((40, 2), generator=torch.Generator().manual_seed(0)) * 0.02 - 0.006
+    blind = AvoidingProblem(s, now, denoiser).evaluate(x)
+    motion = RestMotion(SETTINGS, 1.5)
+    problem = AvoidingProblem(s, now, denoiser, rest=motion, velocity=velocity)
+    e = problem.evaluate(x)
+    actions = np.clip(x[:, 0, MOVE:].double().numpy(), SETTINGS.action_low, SETTINGS.action_high)
+    paths = [held(now.numpy(), velocity.numpy(), a[None], 1.5) for a in actions]
+    left = torch.tensor([np.hypot(*(path - (0.52, 0.1)).T).min() - 0.206 for path in paths])
+    assert torch.equal(blind.depth, torch.zeros(40, dtype=torch.float64))
+    assert torch.equal(e.depth[left.abs() > 1e-4] > 0.0, left[left.abs() > 1e-4] < 0.0) and 5 < int((left < 0.0).sum()) < 35
+    assert bool((problem.tightened(0.01).evaluate(x).depth > e.depth).any()), "a margin holds for it, too"
+    at_rest = AvoidingProblem(s, now, denoiser, rest=motion)
+    assert bool((at_rest.evaluate(x).depth <= e.depth).all()), "without a velocity it begins at rest"
+
+
+def test_who_asks_for_the_motion_to_rest_does_not_enter_what_others_enter(denoiser: NetworkDenoiser) -> None:
+    """Fast at a line straight ahead: each chunk says that nothing moves, so that only the motion to rest knows better."""
+    class Rash:
+        def sample(self, problem: AvoidingProblem, denoiser: object, *, generator: object) -> object:
+            x = torch.zeros((1, 8, 6))
+            x[0, :, MOVE + 1] = 0.0125
+            feasible = bool(problem.evaluate(x).depth[0] == 0.0)
+            return type("R", (), {"x": x[0], "feasible": feasible, "counters": type("C", (), {"network_rows": 1})()})()
+
+    s = Scene(SceneConfig("ahead", circles=((0.52, 0.02, 0.2),)), dataclasses.replace(SETTINGS, max_steps=40))
+    blind, knowing = (
+        play(Rash(), denoiser, s, AvoidingArm(), torch.Generator(), margin=0.003, hold=True, rest=rest)  # type: ignore[arg-type]
+        for rest in (None, RestMotion(SETTINGS, 1.5))
+    )
+    assert blind.violations > 0
+    assert knowing.violations == 0 and knowing.infeasible > 0, "it held,"
+    assert knowing.path[-1, 1] > SETTINGS.start[1] + 0.03, "and had gone before"
 
 
 @pytest.mark.parametrize("settings", [

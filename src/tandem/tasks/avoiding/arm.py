@@ -151,6 +151,14 @@ class AvoidingArm:
         return out
 
     @property
+    def velocity(self) -> Array:
+        """(2,) velocity of the rod's axis at the fingertips [m/s], from the joints' own."""
+        jacobian = np.empty((3, self.model.nv))
+        mujoco.mj_jacSite(self.model, self.data, jacobian, None, self._tip)
+        out: Array = jacobian[:2] @ self.data.qvel
+        return out
+
+    @property
     def state(self) -> Array:
         """(4,) desired and actual position: what the policy sees."""
         return np.concatenate([self.desired, self.tip])

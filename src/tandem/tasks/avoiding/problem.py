@@ -6,7 +6,8 @@ one counts, too: it is where the arm comes to rest when no plan follows.) Predic
 first state on, added to the present one: the first state itself is off by some millimetres, and what follows by the same. The
 pillars are not among the constraints: those the policy has learned. As in the paper no dynamics are used, except by DPCC, which
 asks for them.
-With ``ahead`` the potential is exp(-J / lambda) there, with J the way that is left at the chunk's end.
+With ``ahead`` the potential is exp(-J / lambda) there, with J the way that is left at the chunk's end; with ``rest`` the motion
+to rest after a chunk's first actions has to keep the constraints, too.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ from tandem.diffusion.denoiser import NetworkDenoiser
 from tandem.diffusion.problem import Chunks, PotentialGrid
 from tandem.tasks.avoiding.ahead import WayAhead
 from tandem.tasks.avoiding.dataset import ACTION, STATE
+from tandem.tasks.avoiding.rest import RestMotion
 from tandem.tasks.avoiding.scene import Scene
 
 #: where a chunk's columns begin: desired position, actual position, action
@@ -46,18 +48,20 @@ class AvoidingProblem:
     Args:
         scene: the constraints, on the denoiser's device. state: (4,) desired and actual position now [m]. denoiser: normalises
             the conditioning. previous: (H, 6) the last plan, shifted to now, None at the first. ahead: gives J; None: J = 0.
+            rest: how the arm comes to rest, from ``velocity`` (2,) [m/s] now; None: V does not ask.
     """
 
     dim, k_dim = STATE + ACTION, 0
 
     def __init__(
         self, scene: Scene, state: Tensor, denoiser: NetworkDenoiser, previous: Tensor | None = None,
-        ahead: WayAhead | None = None,
+        ahead: WayAhead | None = None, rest: RestMotion | None = None, velocity: Tensor | None = None,
     ) -> None:
         self.scene, self.settings, self.previous = scene, scene.settings, previous
         self.horizon = scene.settings.horizon
         self.state = state.to(scene.lines.device, torch.float64)
-        self._ahead = ahead
+        self._ahead, self._rest = ahead, rest
+        self._velocity = torch.zeros_like(self.state[:2]) if velocity is None else velocity.to(self.state)
         self.cond = denoiser.normalise_cond(state)
 
     def sample_k(self, count: int, generator: torch.Generator) -> Tensor:
@@ -69,7 +73,7 @@ class AvoidingProblem:
         return torch.zeros(k.shape[:-1], dtype=k.dtype, device=k.device)
 
     def evaluate(self, x: Tensor) -> Judged:
-        """Violation along both predicted paths: each segment's deepest, summed; nothing counts beyond the goal line."""
+        """Violation along both predicted paths (and to rest): each segment's deepest, summed; none beyond the goal line."""
         now = self.state[ACTUAL:MOVE].expand(x.shape[0], 1, 2)
         states = x[..., :MOVE].double()
         states = self.state + (states[:, 1:] - states[:, :1])
@@ -79,10 +83,16 @@ class AvoidingProblem:
         cost = zero if self._ahead is None else self._ahead(path[:, -1])
         if self.scene.count == 0:
             return Judged(x, zero, cost)
-        both = torch.cat([path, desired])
-        depth = (-self.scene.swept(both)).clamp(min=0.0).amax(-1)
-        depth = torch.where(both[:, :-1, 1] < self.settings.goal_y, depth, 0.0).sum(-1)
-        return Judged(x, depth[: len(x)] + depth[len(x) :], cost)
+        depth = self._depth(torch.cat([path, desired]))
+        depth = depth[: len(x)] + depth[len(x) :]
+        if self._rest is not None:
+            depth = depth + self._depth(torch.cat([now, self._rest(self.state, self._velocity, x[..., MOVE:])], dim=1))
+        return Judged(x, depth, cost)
+
+    def _depth(self, paths: Tensor) -> Tensor:
+        """(N,) violation along ``paths`` (N, T, 2): each segment's deepest, summed [m]."""
+        depth = (-self.scene.swept(paths)).clamp(min=0.0).amax(-1)
+        return torch.where(paths[:, :-1, 1] < self.settings.goal_y, depth, 0.0).sum(-1)
 
     def outside(self) -> bool:
         """Whether the arm is, now, where a constraint (with its margin) forbids it to be."""

@@ -16,6 +16,7 @@ from tandem.tasks.avoiding.ahead import WayAhead
 from tandem.tasks.avoiding.arm import AvoidingArm
 from tandem.tasks.avoiding.config import mode
 from tandem.tasks.avoiding.problem import MOVE, AvoidingProblem
+from tandem.tasks.avoiding.rest import RestMotion
 from tandem.tasks.avoiding.scene import Scene
 
 Array = NDArray[np.float64]
@@ -59,6 +60,7 @@ class Episode:
 def play(
     sampler: Sampler[Any], denoiser: NetworkDenoiser, scene: Scene, arm: AvoidingArm, generator: torch.Generator,
     ahead: WayAhead | None = None, margin: float = 0.0, pillars: bool = False, hold: bool = False,
+    rest: RestMotion | None = None,
 ) -> Episode:
     """Play one episode; the generator is the only randomness. Where a sampler returns no chunk, the arm holds for a step.
 
@@ -67,7 +69,8 @@ def play(
     infeasible.
 
     ``ahead`` gives the potential its J (see :mod:`tandem.tasks.avoiding.problem`); plans keep ``margin`` [m] more distance than
-    the scene asks for, by which the episode is judged, and with ``pillars`` that distance from these, too.
+    the scene asks for, by which the episode is judged, and with ``pillars`` that distance from these, too. With ``rest`` V asks
+    for the motion to rest as well, from the arm's measured velocity.
     """
     settings = scene.settings
     planned = (scene.with_pillars() if pillars else scene).tightened(margin)
@@ -76,7 +79,8 @@ def play(
     spent: list[float] = []
     rows = infeasible = 0
     while steps < settings.max_steps and arm.touched is None and arm.tip[1] < settings.goal_y:
-        problem = AvoidingProblem(planned, torch.from_numpy(arm.state), denoiser, previous, ahead)
+        state, velocity = torch.from_numpy(arm.state), torch.from_numpy(arm.velocity)
+        problem = AvoidingProblem(planned, state, denoiser, previous, ahead, rest, velocity)
         began = time.perf_counter()
         judging = hold and not problem.outside()
         for _ in range(DRAWS if judging else 1):
