@@ -93,7 +93,7 @@ METHODS: dict[str, dict[str, Any]] = {
 }
 #: these judge their chunks by V: what they find infeasible is not played (``hold`` of :func:`play`)
 HOLDING = ("jm2d", "best_of", "steered", "gibbs")
-#: these are played a fifth as often: the paper has no figure for them, and some take a second a plan
+#: these are played a fifth as often: the paper has no figure for them
 SELDOM = (
     "jm2d_archive", "gibbs", "dpcc_t", "dpcc_c", "dpcc_r", "dpcc_model_free", "dpcc_post_processing", "safediffuser_res",
     "safediffuser_tvs", "guidance", "pdm", "truncation",
@@ -287,6 +287,6 @@ def _paper(scene: str, name: str, which: int, key: str) -> dict[str, float]:
 
 def plots(out: Path, results: dict[str, Result], table: list[dict[str, Any]]) -> None:
     """Paths of some methods in each scene, and safe success against network rows."""
-    shown = ("policy", "jm2d", "jm2d_tight", "best_of_32_tight", "steered_tight", f"steered{AHEAD}", "dpcc_t_tightened")
+    shown = ("policy", "jm2d", "jm2d_tight", f"jm2d_tight{REST}", "steered_tight", f"steered{AHEAD}", "dpcc_t_tightened")
     drawing.paths(out / "avoiding_paths.svg", results, ("free", *SCENES), shown)
     drawing.cost(out / "avoiding_cost.svg", [r for r in table if r["method"] in METHODS], SCENES[:4])  # A.2 has a table

@@ -299,6 +299,8 @@ _BRIEF_AVOIDING = {
     "jm2d_tight": "JM2D, tightened by 10 mm (paper)", "jm2d": "JM2D, not tightened",
     "jm2d_tight-hold": "JM2D, tightened, every chunk played",
     "best_of_32_tight": "32 samples, those that keep 10 mm first", "steered_tight": "steering, tightened by 10 mm",
+    "jm2d_tight+rest": "JM2D, tightened, the motion to rest in V", "best_of_32_tight+rest": "32 samples, the same",
+    "steered_tight+rest": "steering, the same",
     "best_of_32": "32 samples with rejection", "steered": "steering", "best_of_1": "one sample, judged and held",
     "best_of_32+ahead": "32 samples that know pillars and way", "steered+ahead": "steering with the same knowledge",
     "dpcc_t_tightened": "DPCC-T, tightened (paper)", "mpd_tweedie": "MPD at Tweedie's mean", "mpd_tweedie+hold": "the same, held",
