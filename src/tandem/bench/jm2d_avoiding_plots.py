@@ -21,7 +21,7 @@ from tandem.tasks.avoiding.scene import Scene
 #: episodes drawn in a panel
 MOST = 30
 #: episodes that a point of the cost plot takes
-ENOUGH = 10
+ENOUGH = 30
 _X, _Y = (0.22, 0.78), (-0.3, 0.38)
 
 
