@@ -198,7 +198,7 @@ enter_env() {
     fi
     # Compiled code is shared by clones: the folder is named for the sources that it comes from.
     local sources
-    sources=$(cd "$ROOT/src" && find tandem -regex 'tandem/\(core\|robots\|safety\|execution\)/.*\.py' -print0 \
+    sources=$(cd "$ROOT/src" && find tandem -regex 'tandem/\(\(core\|robots\|safety\|execution\)/.*\|diffusion/nearest\)\.py' -print0 \
         | sort -z | xargs -0 -r sha256sum | sha256sum | cut -c1-12)
     export NUMBA_CACHE_DIR=$ENV/numba/$sources
     export NUMBA_CACHE_LOCATOR_CLASSES=tandem.cli.numba_cache.SharedCacheLocator

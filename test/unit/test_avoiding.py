@@ -523,12 +523,14 @@ def test_with_the_motion_to_rest_v_is_zero_where_a_held_arm_would_leave_the_set(
     assert torch.equal(blind.depth, torch.zeros(40, dtype=torch.float64))
     assert torch.equal(e.depth[left.abs() > 1e-4] > 0.0, left[left.abs() > 1e-4] < 0.0) and 5 < int((left < 0.0).sum()) < 35
     assert bool((problem.tightened(0.01).evaluate(x).depth > e.depth).any()), "a margin holds for it, too"
-    at_rest = AvoidingProblem(s, now, denoiser, rest=motion)
-    assert bool((at_rest.evaluate(x).depth <= e.depth).all()), "without a velocity it begins at rest"
+    slower = AvoidingProblem(s, now, denoiser, rest=motion, velocity=0.0 * velocity).evaluate(x)
+    assert bool((slower.depth <= e.depth).all()) and bool((slower.depth < e.depth).any())
+    with pytest.raises(InputError, match="velocity"):
+        AvoidingProblem(s, now, denoiser, rest=motion)
 
 
 def test_who_asks_for_the_motion_to_rest_does_not_enter_what_others_enter(denoiser: NetworkDenoiser) -> None:
-    """Fast at a line straight ahead: each chunk says that nothing moves, so that only the motion to rest knows better."""
+    """Fast at a circle straight ahead: each chunk says that nothing moves, so that only the motion to rest knows better."""
     class Rash:
         def sample(self, problem: AvoidingProblem, denoiser: object, *, generator: object) -> object:
             x = torch.zeros((1, 8, 6))

@@ -18,6 +18,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from tandem.core.errors import InputError
 from tandem.diffusion.constraints import LinearConstraints, onto_barrier
 from tandem.diffusion.denoiser import NetworkDenoiser
 from tandem.diffusion.problem import Chunks, PotentialGrid
@@ -48,7 +49,10 @@ class AvoidingProblem:
     Args:
         scene: the constraints, on the denoiser's device. state: (4,) desired and actual position now [m]. denoiser: normalises
             the conditioning. previous: (H, 6) the last plan, shifted to now, None at the first. ahead: gives J; None: J = 0.
-            rest: how the arm comes to rest, from ``velocity`` (2,) [m/s] now; None: V does not ask.
+            rest: how the arm comes to rest, from ``velocity`` (2,) of its actual position [m/s] now; None: V does not ask.
+
+    Raises:
+        InputError: ``rest`` without a velocity: to take a moving arm for a standing one would call feasible what is not.
     """
 
     dim, k_dim = STATE + ACTION, 0
@@ -60,8 +64,10 @@ class AvoidingProblem:
         self.scene, self.settings, self.previous = scene, scene.settings, previous
         self.horizon = scene.settings.horizon
         self.state = state.to(scene.lines.device, torch.float64)
+        if rest is not None and velocity is None:
+            raise InputError("avoiding: the motion to rest begins at the arm's velocity: expected (2,) [m/s], got none")
         self._ahead, self._rest = ahead, rest
-        self._velocity = torch.zeros_like(self.state[:2]) if velocity is None else velocity.to(self.state)
+        self._velocity = None if velocity is None else velocity.to(self.state)
         self.cond = denoiser.normalise_cond(state)
 
     def sample_k(self, count: int, generator: torch.Generator) -> Tensor:
@@ -85,7 +91,7 @@ class AvoidingProblem:
             return Judged(x, zero, cost)
         depth = self._depth(torch.cat([path, desired]))
         depth = depth[: len(x)] + depth[len(x) :]
-        if self._rest is not None:
+        if self._rest is not None and self._velocity is not None:
             depth = depth + self._depth(torch.cat([now, self._rest(self.state, self._velocity, x[..., MOVE:])], dim=1))
         return Judged(x, depth, cost)
 
