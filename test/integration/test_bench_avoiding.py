@@ -41,8 +41,14 @@ def test_quick_bench_has_a_row_a_method_and_scene_beside_the_papers_value_and_re
     assert table["both", "policy"]["network_rows"] == 20.0
     assert (tmp_path / "avoiding_paths.svg").is_file() and (tmp_path / "avoiding_cost.svg").is_file()
     lines = (tmp_path / "runs-quick.jsonl").read_text()
-    assert jm2d.run(tmp_path, quick=True, parts="avoiding") == 0
+    packed = tmp_path / "avoiding.xz"
+    assert jm2d.run(tmp_path, quick=True, parts="avoiding", pack=packed) == 0
     assert (tmp_path / "runs-quick.jsonl").read_text() == lines
+    assert jm2d.run(tmp_path / "added", quick=True, parts="avoiding", report=True, add=str(packed)) == 0
+    added = json.loads((tmp_path / "added" / "table.json").read_text())["rows"]
+    times = ("plan_ms_p50", "plan_ms_p95", "plan_ms_1_core", "plan_ms_2_cores")
+    assert [{**r, **dict.fromkeys(times)} for r in added] == [{**r, **dict.fromkeys(times)} for r in table.values()]
+    assert (tmp_path / "added" / "avoiding_paths.svg").is_file() and packed.stat().st_size < len(lines) / 5
 
 
 def test_the_plain_policy_reaches_the_goal_by_many_ways_and_repeats_itself() -> None:

@@ -37,6 +37,15 @@ def test_quick_bench_makes_every_table_and_resumes(tmp_path: Path, monkeypatch: 
     assert (tmp_path / "runs-quick.jsonl").read_text() == lines
     assert jm2d.run(tmp_path, quick=True, parts="donut", report=True) == 0
     assert json.loads((tmp_path / "table.json").read_text())["rows"] == table["rows"]
+    packed = tmp_path / "donut.jsonl.xz"
+    assert jm2d.run(tmp_path, quick=True, parts="donut", report=True, pack=packed) == 0
+    assert jm2d.run(tmp_path / "added", quick=True, parts="donut", report=True, add=str(packed)) == 0
+    again = json.loads((tmp_path / "added" / "table.json").read_text())["rows"]
+    assert [r | {"plan_ms_p50": 0.0} for r in again] == [r | {"plan_ms_p50": 0.0} for r in table["rows"]], "but for rounded times"
+    with pytest.raises(InputError, match="no such file"):
+        jm2d.run(tmp_path / "elsewhere", quick=True, parts="donut", add=str(tmp_path / "nowhere.xz"))
+    with pytest.raises(InputError, match=r"ends in \.xz"):
+        jm2d.run(tmp_path, quick=True, parts="donut", report=True, pack=tmp_path / "donut.zip")
     with pytest.raises(InputError, match="holds nothing"):
         jm2d.run(tmp_path / "elsewhere", parts="donut", report=True)
     with pytest.raises(InputError, match="seeds = 0"):
@@ -66,6 +75,11 @@ def test_quick_maze_plays_every_condition(tmp_path: Path, monkeypatch: pytest.Mo
     assert rail["condition"] == "w = 0.2" and rail["paper_intervention"] == 0.515 and rail["n"] == 1
     assert "difference_intervention" in next(r for r in table if r["method"] == "steered")
     assert (tmp_path / "maze_padding.svg").is_file() and (tmp_path / "maze_budget.svg").is_file()
+    assert jm2d.run(tmp_path, quick=True, parts="maze", seed=1000, report=True, pack=tmp_path / "maze.xz") == 0
+    assert jm2d.run(tmp_path / "added", quick=True, parts="maze", seed=1000, report=True, add=str(tmp_path / "maze.xz")) == 0
+    times = ("plan_ms_p50", "plan_ms_p95", "plan_ms_1_core", "plan_ms_2_cores")
+    added = json.loads((tmp_path / "added" / "table.json").read_text())["rows"]
+    assert [{**r, **dict.fromkeys(times)} for r in added] == [{**r, **dict.fromkeys(times)} for r in whole]
     assert jm2d.run(tmp_path / "times", quick=True, parts="maze", seed=1000, only="cost/rail") == 0, "nothing to draw is no error"
     assert len(json.loads((tmp_path / "times" / "table.json").read_text())["rows"]) == 1
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import importlib.util
 import json
+import lzma
 import os
 import subprocess
 import sys
@@ -18,7 +19,7 @@ import numpy as np
 import psutil
 import pytest
 
-from tandem.bench import jm2d
+from tandem.bench import archive, jm2d
 from tandem.bench.jobs import Job, constants, measured, read, run
 from tandem.core.errors import InputError, TandemError
 
@@ -157,6 +158,54 @@ def test_a_samplers_defaults_are_part_of_what_is_asked_for(monkeypatch: pytest.M
     assert before != jm2d._stamp(job, {"weights": "other"})
     assert before != jm2d._stamp(Job("a", dict, {"settings": {"method": "jm2d", "graded_temperature": 0.2}}), {})
     assert before == jm2d._stamp(Job("a", dict, {"settings": {"method": "jm2d", "graded_temperature": 0.1}}), {})
+
+
+def _jobs(count: int) -> list[Job]:
+    return [Job(f"a/{n}", dict, {"y": n, "ms": [0.1 * i for i in range(100)]}, "stamp") for n in range(count)]
+
+
+def _thin(key: str, result: dict[str, Any]) -> dict[str, Any]:
+    return {**result, "ms": archive.quantiles(result["ms"])}
+
+
+def test_what_is_packed_is_not_measured_again_elsewhere(tmp_path: Path) -> None:
+    here, there, file = tmp_path / "here.jsonl", tmp_path / "there.jsonl", tmp_path / "new" / "packed.xz"
+    jobs = _jobs(4)
+    run(jobs[:3], here)
+    assert archive.pack(file, jobs, measured(jobs, here), _thin) == 3
+    run([Job("a/0", dict, {"y": 7}, "another stamp"), jobs[1]], there)
+    with there.open("a") as out:
+        out.write('{"key": "a/2", "resu')  # cut off
+    assert archive.add([file], there) == 2, "all but a/1, which is there, and whole"
+    found = measured(jobs, there)
+    assert {key: r["y"] for key, r in found.items()} == {"a/0": 0, "a/1": 1, "a/2": 2}
+    assert len(found["a/1"]["ms"]) == 100 and found["a/0"]["ms"] == [0.495, 2.72, 4.95, 7.18, 9.4]
+    assert read(there)["a/0", Job("a/0", dict, {"y": 7}, "another stamp").digest()]["y"] == 7
+    assert archive.add([file, file], there) == 0
+    bytes_ = file.read_bytes()
+    archive.pack(file, jobs[::-1], measured(jobs, here), _thin)
+    assert file.read_bytes() == bytes_ and [f.name for f in file.parent.iterdir()] == ["packed.xz"]
+
+
+def test_a_file_that_is_not_a_runs_is_named_and_nothing_is_taken(tmp_path: Path) -> None:
+    here, good, bad = tmp_path / "here.jsonl", tmp_path / "good.xz", tmp_path / "bad.xz"
+    run(_jobs(2), here)
+    archive.pack(good, _jobs(2), measured(_jobs(2), here), archive.unthinned)
+    whole = good.read_bytes()
+    broken = ((whole[:-9], "not a whole .xz"), (b"no xz", "not a whole .xz"), (lzma.compress(b"no"), "holds no measurement"))
+    for content, message in broken:
+        bad.write_bytes(content)
+        with pytest.raises(InputError, match=message):
+            archive.add([good, bad], tmp_path / "there.jsonl")
+    with pytest.raises(InputError, match="no such file"):
+        archive.add([tmp_path / "none.xz"], tmp_path / "there.jsonl")
+    assert not (tmp_path / "there.jsonl").exists()
+
+
+def test_each_part_thins_its_own() -> None:
+    thin = archive.thinner({"a": types.SimpleNamespace(thin=lambda key, result: {"key": key}), "b": types.SimpleNamespace()})
+    assert thin("a/1", {"x": 1}) == {"key": "a/1"} and thin("b/1", {"x": 1}) == {"x": 1}
+    assert archive.quantiles([3.14159, 2.0]) == [3.14, 2.0] and archive.quantiles([]) == []
 
 
 def test_bad_input_is_named(tmp_path: Path) -> None:

@@ -102,7 +102,7 @@ class Rig:
                 self._course = self.executor.course()
                 if self.executor.revision != self._told:
                     self._told = self.executor.revision
-                    moving = without_rest(self._course)
+                    moving = without_rest(self._course, self.now)
                     if moving is not None:
                         self._on_the_way.append((self.now + self._delay(), course_to_msg(moving, JOINTS)))
             self.gap.append(float(np.abs(wanted - self._course.state_at(self.now)[0]).max()))
@@ -139,6 +139,24 @@ def test_splices_and_the_rest_after_them_are_followed(late: float) -> None:
     assert max(rig.step) > 2e-4, "it has moved"
 
 
+def test_a_motion_that_is_over_is_not_sent_again() -> None:
+    """An arm whose clock is slow: its stamps are set anew whenever it rests, and nothing else is to be played then."""
+    rig = Rig(lambda: 0.02)
+    rig.run(0.1)
+    rig.chain(2, 3)
+    rig.run(1.2)
+    assert rig.executor.mode is Mode.IDLE
+    taken = rig.controller.taken
+    for n in range(3):
+        rig.executor.rebase(round(-1e9 * (n + 1)))
+        rig.run(0.2)
+    assert not rig.controller.refused and rig.controller.taken == taken
+    assert np.array_equal(rig.controller.desired[0], rig.executor.command.q)
+    over = Commitment(motion(1), 3.0, np.zeros(6))
+    ends = 3.0 + float(motion(1).times[-1])
+    assert without_rest(over, ends) is None and without_rest(over, ends - 1e-3) is over
+
+
 @pytest.mark.parametrize(("late", "share"), [(0.0, 0.005), (0.02, 0.1)])
 def test_a_stop_is_followed_to_its_rest(late: float, share: float) -> None:
     """In the middle of a motion; until the message comes the controller goes on along the certified path."""
@@ -166,11 +184,11 @@ def test_a_controller_that_holds_something_else_is_brought_over_smoothly() -> No
 
 def test_rest_is_not_sent_and_motion_begins_at_its_own_time() -> None:
     still = Commitment(Trajectory.at_rest(ARM.home, 0.5), 3.0, np.zeros(2))
-    assert without_rest(still) is None
+    assert without_rest(still, 3.1) is None
     gripping = Commitment(Trajectory.at_rest(ARM.home, 0.5), 3.0, np.array([0.08, 0.02]))
-    assert without_rest(gripping) is gripping, "fingers move"
+    assert without_rest(gripping, 3.1) is gripping, "fingers move"
     waiting = Commitment(Trajectory.at_rest(ARM.home, 0.5).then(motion(1)), 3.0, np.zeros(7))
-    cut = without_rest(waiting)
+    cut = without_rest(waiting, 3.1)
     assert cut is not None and cut.start == 3.5 and np.allclose(cut.trajectory.times, motion(1).times, atol=1e-12)
     fingers = fingers_to_msg(gripping, "fr3_finger_joint1")
     assert [p.positions[0] for p in fingers.points] == [0.04, 0.01]

@@ -4,9 +4,13 @@
 ``DIR/runs.jsonl``: an interrupted run goes on where it was, and ``--report`` makes tables of what it has so far. Each is made on
 one core, so its wall time does not depend on the number of workers as long as there are that many free cores.
 
+A run that takes longer than one machine is at hand goes on elsewhere: ``--pack FILE.xz`` keeps what it has, ``--add FILE.xz``
+takes that into another run (:mod:`tandem.bench.archive`).
+
 A part is a module (:data:`PARTS`) with ``NOTES``, ``jobs(scale)``, whose keys begin with the part's name, ``rows(results)`` and
-``plots(out, results, rows)``, and ``problem()``: constants of its task. Its policy is that of the task of its name. What was
-measured with other settings (a sampler's defaults too), another problem or other weights is measured anew.
+``plots(out, results, rows)``, and ``problem()``: constants of its task; with ``thin(key, result)`` where results are too long to
+be packed. Its policy is that of the task of its name. What was measured with other settings (a sampler's defaults too), another
+problem or other weights is measured anew.
 """
 
 from __future__ import annotations
@@ -22,7 +26,7 @@ from typing import Any
 import torch
 from rich.console import Console
 
-from tandem.bench import jm2d_coupling, jm2d_page
+from tandem.bench import archive, jm2d_coupling, jm2d_page
 from tandem.bench.jobs import Job, Scale, measured
 from tandem.bench.jobs import run as run_jobs
 from tandem.bench.table import write_table
@@ -39,20 +43,23 @@ NOTES = "Shares with Wilson's 95 % interval, means with a bootstrap interval; `p
 
 def run(
     out: Path, quick: bool = False, *, parts: str = ",".join(PARTS), seeds: int = 1, seed: int = 0, trials: int = 0,
-    only: str = "", report: bool = False, page: Path | None = None, workers: int = 1, device: str = "cpu",
+    only: str = "", add: str = "", pack: Path | None = None, report: bool = False, page: Path | None = None, workers: int = 1,
+    device: str = "cpu",
 ) -> int:
     """Measure what is missing in ``out``, then write ``table.json``, ``table.md`` and plots.
 
     Args:
         out: folder. quick: a few of each measurement. parts: of :data:`PARTS`, comma-separated. seeds: repetitions, numbered from
         ``seed``. trials: at most so many of each measurement, 0: each part's full number.
-        only: measurements whose key has one of these, comma-separated, in it. report: measure nothing, write what is there.
+        only: measurements whose key has one of these, comma-separated, in it. add: files that other runs have packed (or their
+        ``runs.jsonl``), comma-separated: what they hold is not measured again. pack: an .xz file for what is there at the end.
+        report: measure nothing, write what is there.
         page: a Markdown file whose tables and pictures are renewed, see :mod:`tandem.bench.jm2d_page`. workers: processes.
         device: torch's.
 
     Raises:
-        InputError: an unknown part, a count out of range, a device that torch does not have, nothing to report, or a page
-            without marks.
+        InputError: an unknown part, a count out of range, a device that torch does not have, nothing to report, a page
+            without marks, a file to add that is missing or not a run's, or one to pack that is not called .xz.
     """
     names = [p.strip() for p in parts.split(",") if p.strip()]
     unknown = [p for p in names if p not in PARTS]
@@ -66,6 +73,8 @@ def run(
         raise InputError(f"device = {device!r}: torch cannot use it here ({str(error).splitlines()[0]})") from error
     if page is not None:
         jm2d_page.marks(page)
+    if pack is not None and pack.suffix != ".xz":
+        raise InputError(f"pack = {pack}: accepted: a name that ends in .xz")
     began = time.monotonic()
     modules = [importlib.import_module(PARTS[name]) for name in names]
     scale = Scale(tuple(range(seed, seed + seeds)), trials, quick, device)
@@ -78,6 +87,7 @@ def run(
     if not wanted:
         raise InputError(f"only = {only!r}: no measurement of {', '.join(names)} has that in its key")
     lines = out / ("runs-quick.jsonl" if quick else "runs.jsonl")
+    archive.add([Path(file.strip()) for file in add.split(",") if file.strip()], lines)
     results = measured(wanted, lines) if report else run_jobs(wanted, lines, workers=workers, title=", ".join(names))
     if not results:
         raise InputError(f"report: {lines} holds nothing that was measured with these settings, problem and weights")
@@ -95,6 +105,8 @@ def run(
         module.plots(out, results, table)
     if page is not None:
         jm2d_page.renew(page, whole, out)
+    if pack is not None:
+        archive.pack(pack, wanted, results, archive.thinner(dict(zip(names, modules, strict=True))))
     Console().print((out / "table.md").read_text(encoding="utf-8"), markup=False, highlight=False, soft_wrap=True)
     return 0
 

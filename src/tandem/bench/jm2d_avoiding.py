@@ -17,8 +17,8 @@ from typing import Any
 import numpy as np
 import torch
 
+from tandem.bench import archive, jm2d_cost
 from tandem.bench import jm2d_avoiding_plots as drawing
-from tandem.bench import jm2d_cost
 from tandem.bench.jobs import Job, Result, Scale, constants
 from tandem.bench.statistics import bootstrap, share
 from tandem.diffusion.denoiser import NetworkDenoiser
@@ -98,6 +98,8 @@ SELDOM = (
     "jm2d_archive", "gibbs", "dpcc_t", "dpcc_c", "dpcc_r", "dpcc_model_free", "dpcc_post_processing", "safediffuser_res",
     "safediffuser_tvs", "guidance", "pdm", "truncation",
 )
+#: whose paths are drawn
+SHOWN = ("policy", "jm2d", "jm2d_tight", f"jm2d_tight{REST}", "steered_tight", f"steered{AHEAD}", "dpcc_t_tightened")
 #: where single plans are timed, and whose with ``quick``
 COST_SCENE, QUICK = "both", ("policy", "best_of_32")
 #: A.2: the noisy sample itself, Tweedie's mean after u ancestral steps, the whole pass; whatever comes is played
@@ -200,6 +202,16 @@ def episode(
     }
 
 
+def thin(key: str, result: Result) -> Result:
+    """What is kept of an episode: its path to a millimetre, where a picture shows it, and quantiles of its times."""
+    if "path" not in result:
+        return result
+    _, _, name, seed, n = key.split("/")
+    drawn = name in SHOWN and (int(seed), int(n)) < (0, drawing.MOST)
+    path = np.round(np.array(result["path"] if drawn else []), 3)
+    return {**result, "plan_ms": archive.quantiles(result["plan_ms"]), "path": path.tolist()}
+
+
 def plan_cost(settings: dict[str, Any], seed: int, threads: int, plans: int = 8, device: str = "cpu") -> Result:
     """Wall time of ``plans`` single plans on ``threads`` cores, from the start of :data:`COST_SCENE`."""
     arm, policy, scene = _arm(), _model(device), _scene(COST_SCENE, device, 1)
@@ -287,6 +299,5 @@ def _paper(scene: str, name: str, which: int, key: str) -> dict[str, float]:
 
 def plots(out: Path, results: dict[str, Result], table: list[dict[str, Any]]) -> None:
     """Paths of some methods in each scene, and safe success against network rows."""
-    shown = ("policy", "jm2d", "jm2d_tight", f"jm2d_tight{REST}", "steered_tight", f"steered{AHEAD}", "dpcc_t_tightened")
-    drawing.paths(out / "avoiding_paths.svg", results, ("free", *SCENES), shown)
+    drawing.paths(out / "avoiding_paths.svg", results, ("free", *SCENES), SHOWN)
     drawing.cost(out / "avoiding_cost.svg", [r for r in table if r["method"] in METHODS], SCENES[:4])  # A.2 has a table

@@ -60,7 +60,7 @@ def paths(path: Path, results: dict[str, dict[str, Any]], scenes: tuple[str, ...
                     ax.axis("off")
                     continue
                 _ground(ax, scene)
-                for r in episodes[:MOST]:
+                for r in [r for r in episodes if r["path"]][:MOST]:
                     xy = np.array(r["path"])
                     ax.plot(xy[:, 0], xy[:, 1], color=CYCLE[0] if r["safe"] else CYCLE[1], lw=0.7)
                 ax.set_title(f"{scene}, {method}: {sum(r['safe'] for r in episodes)}/{len(episodes)}", fontsize=7)

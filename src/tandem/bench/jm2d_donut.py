@@ -127,6 +127,12 @@ def joint_sample(settings: dict[str, Any], obstacles: int, scene: int, seed: int
     }
 
 
+def thin(key: str, result: Result) -> Result:
+    """What is kept of a sample: its points to four digits, which is more than a picture shows."""
+    points = {name: np.round(result[name], 4).tolist() for name in ("x", "path") if result.get(name) is not None}
+    return {**result, **points}
+
+
 def plan_cost(settings: dict[str, Any], problem: str, seed: int, threads: int, plans: int = 8, device: str = "cpu") -> Result:
     """Wall time of ``plans`` single plans on ``threads`` cores: of Fig. 5's constraint, or of Fig. 2's paths (16 circles)."""
     whole = _model(device)

@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from tandem.bench import jm2d_cost, jm2d_maze_plots
+from tandem.bench import archive, jm2d_cost, jm2d_maze_plots
 from tandem.bench.jobs import Job, Result, Scale, constants
 from tandem.bench.statistics import bootstrap, share
 from tandem.diffusion.denoiser import NetworkDenoiser
@@ -121,6 +121,11 @@ def episode(settings: dict[str, Any], padding: float, backup: str, seed: int, tr
         "clearance": round(o.clearance, 6), "refused": o.refused, "rows": float(np.mean(o.rows)),
         "evaluations": float(np.mean(o.evaluations)), "plan_ms": [round(ms, 2) for ms in o.plan_ms],
     }
+
+
+def thin(key: str, result: Result) -> Result:
+    """What is kept of an episode: quantiles of its times."""
+    return {**result, "plan_ms": archive.quantiles(result["plan_ms"])} if "steps" in result else result
 
 
 def plan_cost(settings: dict[str, Any], seed: int, threads: int, plans: int = 8, device: str = "cpu") -> Result:

@@ -14,6 +14,7 @@ import dataclasses
 import hashlib
 import importlib.util
 import json
+import lzma
 import multiprocessing
 import os
 import threading
@@ -106,16 +107,44 @@ def _plain(value: Any) -> Any:
 
 
 def read(path: Path) -> dict[tuple[str, str], Result]:
-    """What is already measured, by key and :meth:`Job.digest`."""
+    """What is already measured, by key and :meth:`Job.digest`; ``path`` may be compressed (.xz).
+
+    Raises:
+        InputError: an .xz file that is not whole.
+    """
     done: dict[tuple[str, str], Result] = {}
     if path.is_file():
-        for line in path.read_text(encoding="utf-8").splitlines():
+        for line in _text(path).splitlines():
             try:
                 entry = json.loads(line)
                 done[entry["key"], entry["asked"]] = entry["result"]
             except (ValueError, KeyError, TypeError):
                 continue  # cut off while it was written
     return done
+
+
+def _text(path: Path) -> str:
+    if path.suffix != ".xz":
+        return path.read_text(encoding="utf-8")
+    try:
+        with lzma.open(path, "rt", encoding="utf-8") as file:
+            return file.read()
+    except (lzma.LZMAError, EOFError, UnicodeDecodeError) as error:
+        raise InputError(f"{path}: not a whole .xz file of measurements ({error})") from error
+
+
+def append(path: Path, results: dict[tuple[str, str], Result]) -> None:
+    """Write ``results`` by key and digest to the end of ``path``; a last line that was cut off is closed first."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    cut = path.is_file() and path.stat().st_size and not path.read_bytes().endswith(b"\n")
+    with path.open("a", encoding="utf-8") as file:
+        file.write("\n" if cut else "")
+        for (key, asked), result in results.items():
+            file.write(_line(key, asked, result))
+
+
+def _line(key: str, asked: str, result: Result) -> str:
+    return json.dumps({"key": key, "asked": asked, "result": result}) + "\n"
 
 
 def _timed(job: Job) -> tuple[Job, Result]:
@@ -191,10 +220,7 @@ def run(jobs: Iterable[Job], path: Path, *, workers: int = 1, title: str = "meas
         raise InputError(f"workers = {workers}: accepted: 1 or more")
     if len({j.key for j in wanted}) != len(wanted):
         raise InputError("jobs: two of them have the same key")
-    path.parent.mkdir(parents=True, exist_ok=True)
-    if path.is_file() and not path.read_bytes().endswith(b"\n"):
-        with path.open("a", encoding="utf-8") as file:
-            file.write("\n")
+    append(path, {})
     done = read(path)
     left = [j for j in wanted if (j.key, j.digest()) not in done]
     columns = (*Progress.get_default_columns(), TimeElapsedColumn())
@@ -204,7 +230,7 @@ def run(jobs: Iterable[Job], path: Path, *, workers: int = 1, title: str = "meas
         def keep(job: Job, result: Result) -> None:
             asked = job.digest()
             done[job.key, asked] = result
-            file.write(json.dumps({"key": job.key, "asked": asked, "result": result}) + "\n")
+            file.write(_line(job.key, asked, result))
             file.flush()
             bar.advance(task)
 

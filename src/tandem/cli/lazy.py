@@ -38,6 +38,8 @@ OPTION_HELP = {
     "methods": "Methods, separated by commas.",
     "boxes": "Numbers of boxes, separated by commas.",
     "workers": "Parallel processes; with RAY_ADDRESS set jm2d uses that Ray cluster instead.",
+    "add": "Files that other runs have packed, separated by commas: what they hold is not measured again.",
+    "pack": "File (.xz) for all that is asked for and measured, small enough to keep or to pass on.",
     "report": "Measure nothing: tables and plots of what is there already.",
     "page": "Markdown page whose tables and pictures are renewed (docs/jm2d.md).",
     "resume": "Keep what is finished in the folder.",

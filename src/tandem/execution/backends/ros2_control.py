@@ -95,8 +95,8 @@ def decode_course(data: bytes) -> Commitment:
     return Commitment(Trajectory(times, q, v, a), start, rest[3 * n :].copy())
 
 
-def without_rest(course: Commitment) -> Commitment | None:
-    """The course from where it begins to move; None when it is all rest.
+def without_rest(course: Commitment, now: float) -> Commitment | None:
+    """The course from where it begins to move; None when it is all rest, or over at ``now`` [s]: controllers refuse the past.
 
     Until then the controller holds what it holds. It reaches the first point, which is at rest, on a smooth way of its own from
     its own reference: that takes up what the two may differ by, where a first point in the past would be a jump.
@@ -105,7 +105,7 @@ def without_rest(course: Commitment) -> Commitment | None:
     held = np.abs(t.q - t.q[0]).max(1) <= 1e-12
     still = (np.abs(t.v).max(1) <= REST) & (np.abs(t.a).max(1) <= REST) & held & (np.asarray(course.width) == course.width[0])
     moving = np.flatnonzero(~still)
-    if not moving.size:
+    if not moving.size or course.start + float(t.times[-1]) <= now:
         return None
     first = max(int(moving[0]) - 1, 0)
     if first == 0:
@@ -196,7 +196,7 @@ class Ros2Control:
 
     def follow(self, course: Commitment, now: float) -> None:
         """Send a new course, whose ``start`` is on the loop's clock, of which ``now`` is the present."""
-        moving = without_rest(course)
+        moving = without_rest(course, now)
         if moving is None or self._clock is None:
             return
         start = self._clock + (moving.start - now)
