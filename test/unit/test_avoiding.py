@@ -548,6 +548,34 @@ def test_who_asks_for_the_motion_to_rest_does_not_enter_what_others_enter(denois
     assert knowing.path[-1, 1] > SETTINGS.start[1] + 0.03, "and had gone before"
 
 
+def test_the_motion_to_rest_comes_first_and_v_alone_where_nothing_comes_to_rest(denoiser: NetworkDenoiser) -> None:
+    """Fast at a circle straight ahead, as above."""
+    class Two:
+        def __init__(self) -> None:
+            self.asked: list[tuple[bool, float, bool]] = []
+
+        def sample(self, problem: AvoidingProblem, denoiser: object, *, generator: object) -> object:
+            x = torch.zeros((1, 8, 6))
+            x[0, :, MOVE + 1] = 0.0125
+            feasible = bool(problem.evaluate(x).depth[0] == 0.0)
+            self.asked.append((problem._rest is not None, problem.scene.margin, feasible))
+            return type("R", (), {"x": x[0], "feasible": feasible, "counters": type("C", (), {"network_rows": 1})()})()
+
+    s = Scene(SceneConfig("ahead", circles=((0.52, 0.02, 0.2),)), dataclasses.replace(SETTINGS, max_steps=40))
+    sampler, motion = Two(), RestMotion(SETTINGS, 1.5)
+    first = play(
+        sampler, denoiser, s, AvoidingArm(), torch.Generator(), margin=0.003, hold=True, rest=motion, rest_first=True,  # type: ignore[arg-type]
+    )
+    knowing, blind = [ask for ask in sampler.asked if ask[0]], [ask for ask in sampler.asked if not ask[0]]
+    assert {margin for _, margin, _ in knowing} == {0.003} and {margin for _, margin, _ in blind} == {0.0}
+    begun = sampler.asked.index(blind[0])
+    assert all(feasible for _, _, feasible in sampler.asked[: begun - DRAWS]), "while it can come to rest V alone is not asked"
+    assert [feasible for _, _, feasible in sampler.asked[begun - DRAWS : begun + 1]] == [False] * DRAWS + [True]
+    assert first.violations > 0 and first.rows == len(sampler.asked), "then it goes on by V alone"
+    with pytest.raises(InputError, match="rest_first"):
+        play(sampler, denoiser, s, AvoidingArm(), torch.Generator(), hold=True, rest_first=True)  # type: ignore[arg-type]
+
+
 @pytest.mark.parametrize("settings", [
     {"method": "policy"}, {"method": "conditional", "x_samples": 4, "k_samples": 1}, {"method": "conditional", "x_samples": 4,
     "k_samples": 1, "tighten": 0.01}, {"method": "best_of_n", "rows": 40, "k_samples": 1, "refine_rounds": 0},

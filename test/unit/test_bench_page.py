@@ -54,6 +54,23 @@ def test_marked_tables_are_made_anew_and_the_text_stays(tmp_path: Path) -> None:
     assert (tmp_path / "jm2d_maze.webp").read_bytes() == b"drawn" and not (tmp_path / "jm2d_budget.webp").exists()
 
 
+def test_a_line_that_nothing_was_measured_for_stays_in_its_place(tmp_path: Path) -> None:
+    page = tmp_path / "page.md"
+    head = "# Maze\n<!-- table maze-success -->\n| method | w = 0 | w = 0.25 | n a cell | met a wall |\n|---|---|---|---|---|\n"
+    stale = ["| rail | .98 | .94 | 302 | 0 of 604 |\n", "| jm2d | .5 | .5 | 9 | 0 of 18 |\n", "| steered | .9 | .8 | 9 | 0 of 18 |\n"]
+    fresh = "| jm2d | 1 [.90, 1] (.98) | .90 [.80, 1] | 60–80 | 0 of 140 |\n"
+    added = "| gibbs | .90 [.80, 1] | .80 [.70, .90] | 80 | 0 of 160 |\n"
+    page.write_text(head + "".join(stale) + "<!-- end -->\n![m](jm2d_maze.webp)\n")
+    (tmp_path / "maze_padding.webp").write_bytes(b"of one method")
+    rows = [*ROWS[2:], padded("gibbs", 0.0, 0.9, 80, 0), padded("gibbs", 0.25, 0.8, 80, 0)]
+    jm2d_page.renew(page, rows, None)
+    text = head + stale[0] + fresh + added + stale[2] + "<!-- end -->\n![m](jm2d_maze.webp)\n"
+    assert page.read_text() == text and not (tmp_path / "jm2d_maze.webp").exists()
+    page.write_text(text.replace("w = 0.25", "w = 0.3"))
+    jm2d_page.renew(page, rows, None)
+    assert stale[0] not in page.read_text() and fresh in page.read_text(), "columns of another meaning do not stand in one table"
+
+
 def test_numbers_are_short_and_never_round_to_what_they_are_not() -> None:
     assert [jm2d_page.number(v) for v in (0.0, 1.0, 0.973, 5.254, None, math.nan)] == ["0", "1", ".97", "5.25", "–", "–"]
     assert jm2d_page.number(0.999) == "1.00" and jm2d_page.number(0.001) == ".00" and jm2d_page.number({"mean": 0.5}, 1) == ".5"

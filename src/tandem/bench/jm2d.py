@@ -104,7 +104,7 @@ def run(
     for module, table in zip(modules, tables, strict=True):
         module.plots(out, results, table)
     if page is not None:
-        jm2d_page.renew(page, whole, out)
+        jm2d_page.renew(page, whole, None if only else out)
     if pack is not None:
         archive.pack(pack, wanted, results, archive.thinner(dict(zip(names, modules, strict=True))))
     Console().print((out / "table.md").read_text(encoding="utf-8"), markup=False, highlight=False, soft_wrap=True)

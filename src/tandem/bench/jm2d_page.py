@@ -2,7 +2,8 @@
 so do README's short tables with ``--page README.md``.
 
 What stands between a line ``<!-- table NAME -->``, with NAME of :data:`TABLES`, and the next ``<!-- end -->`` is made anew from
-the rows of the bench; so are pictures of :data:`PICTURES` that the page shows. A table that nothing was measured for stays.
+the rows of the bench; so are pictures of :data:`PICTURES` that the page shows. A table that nothing was measured for stays, and
+so does a line of a table; with ``--only`` the pictures stay too, for they show all of a part.
 """
 
 from __future__ import annotations
@@ -28,7 +29,7 @@ PICTURES = {
     "jm2d_budget.webp": "maze_budget.webp", "jm2d_avoiding.webp": "avoiding_paths.webp",
     "jm2d_avoiding_cost.webp": "avoiding_cost.webp",
 }
-_MARKED = re.compile(r"(<!-- table (\S+) -->\n).*?(<!-- end -->)", re.DOTALL)
+_MARKED = re.compile(r"(<!-- table (\S+) -->\n)(.*?)(<!-- end -->)", re.DOTALL)
 #: A.2's last lines are among Table 1's methods: JM2D whose chunks are all played
 _WHOLE = {"jm2d-hold": "full", "jm2d_tight-hold": "tight, full"}
 _SCENES = ("top_left", "top_right", "both", "cluttered")
@@ -42,7 +43,7 @@ def marks(page: Path) -> list[str]:
     """
     if not page.is_file():
         raise InputError(f"page = {page}: no such file; it holds the text, and marks <!-- table NAME --> ... <!-- end -->")
-    names = [name for _, name, _ in _MARKED.findall(page.read_text(encoding="utf-8"))]
+    names = [name for _, name, *_ in _MARKED.findall(page.read_text(encoding="utf-8"))]
     unknown = [name for name in names if name not in TABLES]
     if unknown or not names:
         found = f"unknown table {', '.join(unknown)}" if unknown else "no mark <!-- table NAME --> ... <!-- end -->"
@@ -50,19 +51,46 @@ def marks(page: Path) -> list[str]:
     return names
 
 
-def renew(page: Path, rows: list[Row], plots: Path) -> None:
-    """Write ``page`` anew from ``rows`` (the bench's) and the pictures in folder ``plots``; raises what :func:`marks` does."""
+def renew(page: Path, rows: list[Row], plots: Path | None) -> None:
+    """Write ``page`` anew from ``rows`` (the bench's) and the pictures in folder ``plots``, None: these stay.
+
+    Raises what :func:`marks` does.
+    """
     marks(page)
     text = page.read_text(encoding="utf-8")
 
     def filled(mark: re.Match[str]) -> str:
         head, lines = TABLES[mark[2]](rows)
-        return mark[1] + _markdown(head, lines) + mark[3] if lines else mark[0]
+        return mark[1] + _markdown(head, _merged(_lines(mark[3], head), lines)) + mark[4] if lines else mark[0]
 
     page.write_text(_MARKED.sub(filled, text), encoding="utf-8")
     for shown, plot in PICTURES.items():
-        if f"({shown})" in text and (plots / plot).is_file():
+        if plots is not None and f"({shown})" in text and (plots / plot).is_file():
             shutil.copyfile(plots / plot, page.parent / shown)
+
+
+def _lines(table: str, head: list[str]) -> list[list[str]]:
+    """Cells of the lines of a ``table`` in Markdown; none where it has another ``head``."""
+    cells = [line.removeprefix("| ").removesuffix(" |").split(" | ") for line in table.splitlines()]
+    return cells[2:] if cells[:1] == [head] else []
+
+
+def _merged(old: list[list[str]], new: list[list[str]]) -> list[list[str]]:
+    """``new`` lines, and the ``old`` ones of what was not measured in their places; all ``new`` where names are not unique."""
+    fresh = {line[0]: line for line in new}
+    if len(fresh) < len(new) or len({line[0] for line in old}) < len(old):
+        return new
+    out = [fresh.get(line[0], line) for line in old]
+    names = [line[0] for line in out]
+    at = 0
+    for line in new:  # one that is not there yet follows the one before it
+        if line[0] in names:
+            at = names.index(line[0]) + 1
+        else:
+            names.insert(at, line[0])
+            out.insert(at, line)
+            at += 1
+    return out
 
 
 def _markdown(head: list[str], lines: list[list[str]]) -> str:

@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from tandem.core.errors import InputError
 from tandem.diffusion.denoiser import NetworkDenoiser
 from tandem.diffusion.samplers.base import Sampler
 from tandem.tasks.avoiding.ahead import WayAhead
@@ -60,7 +61,7 @@ class Episode:
 def play(
     sampler: Sampler[Any], denoiser: NetworkDenoiser, scene: Scene, arm: AvoidingArm, generator: torch.Generator,
     ahead: WayAhead | None = None, margin: float = 0.0, pillars: bool = False, hold: bool = False,
-    rest: RestMotion | None = None,
+    rest: RestMotion | None = None, rest_first: bool = False,
 ) -> Episode:
     """Play one episode; the generator is the only randomness. Where a sampler returns no chunk, the arm holds for a step.
 
@@ -70,22 +71,32 @@ def play(
 
     ``ahead`` gives the potential its J (see :mod:`tandem.tasks.avoiding.problem`); plans keep ``margin`` [m] more distance than
     the scene asks for, by which the episode is judged, and with ``pillars`` that distance from these, too. With ``rest`` V asks
-    for the motion to rest as well, from the arm's measured velocity.
+    for the motion to rest as well, from the arm's measured velocity; with ``rest_first`` only as long as that leaves a feasible
+    chunk: after ``DRAWS`` without one, V without it is asked, and without the margin, before the arm holds.
+
+    Raises:
+        InputError: ``rest_first`` without ``rest``.
     """
+    if rest_first and rest is None:
+        raise InputError("avoiding: rest_first: expected the motion to rest (rest), got none")
     settings = scene.settings
-    planned = (scene.with_pillars() if pillars else scene).tightened(margin)
+    known = scene.with_pillars() if pillars else scene
+    asked = [(known.tightened(margin), rest), *([(known, None)] if rest_first else [])]
     arm.reset()
     pieces, previous, steps, violated, deepest = [arm.tip[None]], None, 0, 0, 0.0
     spent: list[float] = []
     rows = infeasible = 0
     while steps < settings.max_steps and arm.touched is None and arm.tip[1] < settings.goal_y:
         state, velocity = torch.from_numpy(arm.state), torch.from_numpy(arm.velocity)
-        problem = AvoidingProblem(planned, state, denoiser, previous, ahead, rest, velocity)
+        problems = [AvoidingProblem(planned, state, denoiser, previous, ahead, r, velocity) for planned, r in asked]
         began = time.perf_counter()
-        judging = hold and not problem.outside()
-        for _ in range(DRAWS if judging else 1):
-            result = sampler.sample(problem, denoiser, generator=generator)
-            rows += result.counters.network_rows
+        for problem in problems:
+            judging = hold and not problem.outside()
+            for _ in range(DRAWS if judging else 1):
+                result = sampler.sample(problem, denoiser, generator=generator)
+                rows += result.counters.network_rows
+                if result.feasible:
+                    break
             if result.feasible:
                 break
         spent.append(time.perf_counter() - began)
