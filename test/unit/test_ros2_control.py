@@ -19,6 +19,8 @@ from tandem.core.trajectory import Trajectory
 from tandem.core.types import Commitment, Proposal
 from tandem.execution.backends.base import BackendError, FollowingBackend, PacedBackend
 from tandem.execution.backends.ros2_control import (
+    HOLD,
+    Courses,
     Ros2Control,
     Ros2ControlOptions,
     decode_course,
@@ -83,7 +85,7 @@ class Rig:
         self.now = EPOCH
         self.executor = Executor(loop_config(ARM, TRACKING, Ros2ControlOptions()).executor, ARM.home, self.now)
         self.controller = Controller(ARM.home + offset, now=self.now)
-        self._delay, self._told = delay, -1
+        self._delay, self._told, self._courses = delay, -1, Courses()
         self._on_the_way: list[tuple[float, JointTrajectory]] = []
         self._course = self.executor.course()
         self.gap: list[float] = []
@@ -102,9 +104,9 @@ class Rig:
                 self._course = self.executor.course()
                 if self.executor.revision != self._told:
                     self._told = self.executor.revision
-                    moving = without_rest(self._course, self.now)
-                    if moving is not None:
-                        self._on_the_way.append((self.now + self._delay(), course_to_msg(moving, JOINTS)))
+                    told = self._courses.next(self._course, self.now, self.now)
+                    if told is not None:
+                        self._on_the_way.append((self.now + self._delay(), course_to_msg(told, JOINTS)))
             self.gap.append(float(np.abs(wanted - self._course.state_at(self.now)[0]).max()))
             while self._on_the_way and self._on_the_way[0][0] <= self.now:
                 self.controller.receive(points(self._on_the_way.pop(0)[1]))
@@ -155,6 +157,67 @@ def test_a_motion_that_is_over_is_not_sent_again() -> None:
     over = Commitment(motion(1), 3.0, np.zeros(6))
     ends = 3.0 + float(motion(1).times[-1])
     assert without_rest(over, ends) is None and without_rest(over, ends - 1e-3) is over
+
+
+@pytest.mark.parametrize("late", [0.002, 0.04])
+@pytest.mark.parametrize("how", ["stop", "clock set anew"])
+def test_a_motion_that_is_dropped_before_it_begins_is_not_played(late: float, how: str) -> None:
+    rig = Rig(lambda: late)
+    rig.run(0.1)
+    at = rig.now + 0.3
+    rig.submit(messages.quantise_trajectory(FAMILY.trajectory(ARM.home, np.zeros(7), np.zeros(7), np.linspace(1.0, 2.0, 7))), at)
+    rig.run(0.1)
+    assert rig.controller.taken == 1, "it waits for its time to begin"
+    if how == "stop":
+        rig.executor.stop(StopReason.OPERATOR, "test")
+    else:
+        rig.executor.rebase(-(10**9))
+    rig.run(1.8)
+    assert rig.executor.counters.splices == 0 and rig.controller.taken == 2 and not rig.controller.refused
+    assert max(rig.step) < 1e-9 and max(rig.gap) < 1e-9, "the arm never moves"
+
+
+@pytest.mark.parametrize("late", [0.002, 0.04])
+def test_a_stop_in_the_rest_between_two_motions_is_one(late: float) -> None:
+    rig = Rig(lambda: late)
+    rig.run(0.1)
+    rig.chain(1, 4)
+    rig.run(1.0)
+    rest = rig.executor.command.q
+    assert rig.executor.mode is Mode.IDLE
+    back = np.linspace(-1.5, 1.5, 7)
+    rig.submit(messages.quantise_trajectory(FAMILY.trajectory(rest, np.zeros(7), np.zeros(7), back)), rig.now + 0.4)
+    rig.run(0.05)
+    rig.executor.stop(StopReason.OPERATOR, "test")
+    rig.run(0.3)
+    begun = len(rig.step)
+    rig.run(1.5)
+    assert max(rig.step[begun:]) < 1e-9 and np.abs(rig.controller.desired[0] - rest).max() < 1e-9
+    assert not rig.controller.refused
+
+
+def test_a_stop_as_a_motion_begins_is_soon_at_rest_where_it_was() -> None:
+    """Word of it arrives when the controller has begun: it goes back on a smooth way of its own."""
+    rig = Rig(lambda: 0.04)
+    rig.run(0.1)
+    at = rig.now + 0.2
+    rig.submit(messages.quantise_trajectory(FAMILY.trajectory(ARM.home, np.zeros(7), np.zeros(7), np.full(7, 2.0))), at)
+    rig.run(0.18)
+    rig.executor.stop(StopReason.OPERATOR, "test")
+    rig.run(0.04 + HOLD + 0.1)
+    away = max(rig.gap)
+    assert 0.0 < away < TRACKING, "what the certificates allow for"
+    assert np.abs(rig.controller.desired[0] - ARM.home).max() < 1e-9 and np.abs(rig.controller.desired[1:]).max() < 1e-9
+
+
+def test_rest_does_not_replace_a_motion_under_way() -> None:
+    """After a halt (the arm follows nothing) the executor's course is rest: the controller ends what it plays."""
+    courses, still = Courses(), Commitment(Trajectory.at_rest(ARM.home, 0.1), 5.5, np.zeros(2))
+    assert courses.next(still, 5.5, 100.0) is None, "it holds already"
+    told = courses.next(Commitment(motion(1), 5.4, np.zeros(6)), 5.5, 100.0)
+    assert told is not None and told.start == pytest.approx(99.9)
+    assert courses.next(still, 5.8, 100.3) is None
+    assert courses.next(still, 9.0, 103.5) is None, "nor what is over"
 
 
 @pytest.mark.parametrize(("late", "share"), [(0.0, 0.005), (0.02, 0.1)])
@@ -247,6 +310,29 @@ def test_the_controllers_clock_paces_the_loop(ends: tuple[Ros2Control, socket.so
     backend.follow(Commitment(motion(1), 7.5, np.zeros(6)), 7.0)
     course = decode_course(far.recv(1 << 20))
     assert course.start == pytest.approx(101.5) and np.array_equal(course.trajectory.q, motion(1).q)
+
+
+def test_nothing_is_sent_while_the_controller_is_not_heard(ends: tuple[Ros2Control, socket.socket]) -> None:
+    """A motion that waits for its time may have begun by now: it is played to its certified rest."""
+    backend, far = ends
+    far.send(encode_state(100.0, ARM.home, np.zeros(7), 0.08))
+    backend.connect(5.0)
+    backend.follow(Commitment(motion(1), 6.0, np.zeros(6)), 5.0)
+    assert decode_course(far.recv(1 << 20)).start == pytest.approx(101.0)
+    with pytest.raises(BackendError, match="no joint states for"):
+        for _ in range(20):
+            backend.wait()
+            backend.read(5.0)
+    far.settimeout(0.05)
+    still = Commitment(Trajectory.at_rest(ARM.home, 0.1), 5.0, np.zeros(2))
+    backend.follow(still, 5.0)
+    with pytest.raises(TimeoutError):
+        far.recv(1 << 20)
+    far.send(encode_state(100.5, ARM.home, np.zeros(7), 0.08))
+    backend.recover(5.0)
+    backend.follow(still, 5.0)
+    rest = decode_course(far.recv(1 << 20))
+    assert rest.start == pytest.approx(100.5 + HOLD) and np.array_equal(rest.trajectory.q, np.stack([motion(1).q[0]] * 2))
 
 
 def test_after_a_stop_the_command_is_held_only_where_the_arm_is_within_the_tracking_bound(

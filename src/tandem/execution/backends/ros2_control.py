@@ -36,6 +36,8 @@ Array = NDArray[np.float64]
 BACKEND = "tandem.execution.backends.ros2_control:make"
 #: a velocity or acceleration smaller than this is rest: what the controller accepts at a trajectory's end
 REST = 1e-7
+#: rest in the place of a motion that was dropped begins so long after it is sent, and lasts as long [s]
+HOLD = 0.25
 #: least progress of the loop's time in a cycle [s]
 STEP = 1e-6
 _COURSE = struct.Struct("<dii")
@@ -114,6 +116,34 @@ def without_rest(course: Commitment, now: float) -> Commitment | None:
     return Commitment(kept, course.start + float(t.times[first]), np.asarray(course.width)[first:])
 
 
+class Courses:
+    """What the controller has been told, and from that what it has to be told next. ``clock``: its own time now [s]."""
+
+    def __init__(self) -> None:
+        self._told: Commitment | None = None  #: the last one, on the controller's clock
+
+    def next(self, course: Commitment, now: float, clock: float) -> Commitment | None:
+        """What to send, on the controller's clock, so that it follows ``course``, of whose clock ``now`` is the present.
+
+        None where it need not be told: it holds, or plays what it has to a certified rest. Rest is sent where a motion that has
+        not begun was dropped, for the controller would begin it.
+        """
+        moving, told = without_rest(course, now), self._told
+        if moving is not None:
+            self._told = Commitment(moving.trajectory, clock + (moving.start - now), moving.width)
+        elif told is not None and clock < told.end and _rests(told, clock):
+            rest = Trajectory.at_rest(told.state_at(clock)[0], HOLD)
+            self._told = Commitment(rest, clock + HOLD, np.full(2, told.width_at(clock)))
+        else:
+            return None
+        return self._told
+
+
+def _rests(course: Commitment, time: float) -> bool:
+    _, v, a = course.state_at(time)
+    return bool(max(np.abs(v).max(), np.abs(a).max()) <= REST)
+
+
 class Ros2Control:
     """The fast loop's side of the sockets; paced by the controller's joint states."""
 
@@ -128,6 +158,7 @@ class Ros2Control:
         self._last = time.monotonic()
         self._silent = 0.0
         self._commanded: Array | None = None
+        self._courses = Courses()
         self._lost = False
 
     def _receive(self, timeout: float) -> bool:
@@ -196,12 +227,13 @@ class Ros2Control:
 
     def follow(self, course: Commitment, now: float) -> None:
         """Send a new course, whose ``start`` is on the loop's clock, of which ``now`` is the present."""
-        moving = without_rest(course, now)
-        if moving is None or self._clock is None:
+        if self._clock is None or self._lost:
+            return  # lost: where the controller is in what it plays is not known, it ends at rest
+        told = self._courses.next(course, now, self._clock)
+        if told is None:
             return
-        start = self._clock + (moving.start - now)
         try:
-            self._link.send(encode_course(Commitment(moving.trajectory, start, moving.width)))
+            self._link.send(encode_course(told))
         except OSError as error:
             raise BackendError(f"the course could not be handed to the bridge: {error}") from error
 
