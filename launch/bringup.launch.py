@@ -48,6 +48,7 @@ def arguments() -> list[DeclareLaunchArgument]:
         declare("part", "all", "realtime: bridge and filter alone; planning: the rest", ["all", "realtime", "planning"]),
         declare("planner", "true", "false: neither planner nor perception; for tandem home and tandem jog", SWITCH),
         declare("sampler", "default", "sampler configuration in config/samplers", SAMPLERS),
+        declare("device", "cpu", "torch's device for the planner's networks: cpu, cuda, cuda:1"),
         declare("scene", "empty.yaml", "scene file with obstacles, in config/scenes or a path"),
         declare("publish_scene", "true", "publish the scene file's obstacles; false: another node does", SWITCH),
         declare("seed", "0", "seed of the planner, and of where a simulated object stands"),

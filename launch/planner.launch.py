@@ -22,6 +22,7 @@ def generate_launch_description() -> LaunchDescription:
             "sampler", default_value="default", description="sampler configuration in config/samplers", choices=SAMPLERS
         ),
         DeclareLaunchArgument("safety", default_value="default", description="the filter's bounds, in config/safety"),
+        DeclareLaunchArgument("device", default_value="cpu", description="torch's device for the networks: cpu, cuda, cuda:1"),
         DeclareLaunchArgument("seed", default_value="0", description="seed of all randomness"),
         DeclareLaunchArgument(
             "respawn", default_value="true", description="start a node that ended again", choices=["true", "false"]
@@ -37,6 +38,7 @@ def generate_launch_description() -> LaunchDescription:
                 {
                     "sampler": ParameterValue(LaunchConfiguration("sampler"), value_type=str),
                     "bounds": ParameterValue(LaunchConfiguration("safety"), value_type=str),
+                    "device": ParameterValue(LaunchConfiguration("device"), value_type=str),
                     "seed": ParameterValue(LaunchConfiguration("seed"), value_type=int),
                     "use_sim_time": ParameterValue(LaunchConfiguration("use_sim_time"), value_type=bool),
                 },

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from contract.closed_forms import STEPS, MixtureDenoiser, PairProblem, Stretched, gaussian, reference
+from contract.closed_forms import STEPS, MixtureDenoiser, PairProblem, Stretched, gaussian, half_space, reference
 from scipy.optimize import minimize
 from torch import Tensor
 
@@ -17,7 +17,7 @@ from tandem.diffusion.constraints import LinearConstraints, autograd_barrier, hi
 from tandem.diffusion.problem import Chunks
 from tandem.diffusion.result import SampleResult
 from tandem.diffusion.reverse import step
-from tandem.diffusion.samplers import make_sampler
+from tandem.diffusion.samplers import base, make_sampler
 from tandem.diffusion.samplers.base import Run
 from tandem.diffusion.samplers.jm2d_pathwise import reparametrised
 
@@ -345,6 +345,34 @@ def test_tight_jm2d_weighs_by_the_tightened_potential_and_is_judged_by_the_plain
             problem, denoiser, generator=torch.Generator().manual_seed(0)
         )
         assert bool((torch.isfinite(r.candidates.cost) == (r.candidates.x[:, 0, 0] >= 0.2)).all())
+
+
+@pytest.mark.parametrize("name", ["jm2d", "conditional"])
+@pytest.mark.parametrize("late", [False, True])
+def test_a_pair_that_only_the_margin_forbids_is_found_among_all_steps(
+    name: str, late: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With the archive, or when time is up: no tightened pair exists, and one of the problem's own in most runs' first steps."""
+    problem, denoiser = half_space()
+    seen: list[bool] = []
+
+    class Watched(base.Archive):
+        def add(self, pairs: base.Pairs) -> None:
+            seen.append(bool(problem.pairs(problem.evaluate(pairs.x), pairs.k[:, None]).feasible.any()))
+            super().add(pairs)
+
+    monkeypatch.setattr(f"tandem.diffusion.samplers.{name}.Archive", Watched)
+    settings = {"method": name, "x_samples": 4, "k_samples": 4, "tighten": 0.6, "archive": not late}
+    if late:
+        monkeypatch.setattr(base.Run, "expired", lambda run, ahead=0.0: len(seen) >= STEPS - 1)
+    outcomes = []
+    for seed in range(40):
+        seen.clear()
+        r = make_sampler(settings).sample(problem, denoiser, generator=torch.Generator().manual_seed(seed))
+        outcomes.append((any(seen), r.feasible))
+    assert all(feasible or not there for there, feasible in outcomes)
+    assert sum(there for there, _ in outcomes) > 10 and not all(there for there, _ in outcomes)
+    assert r.complete != late
 
 
 @pytest.mark.parametrize(("name", "size"), [("best_of_n", {"rows": 64 * STEPS}), ("best_of_n", {"rows": 64 * STEPS, "batch": 24}),

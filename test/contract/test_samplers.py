@@ -230,8 +230,9 @@ def test_config_round_trip_and_bad_keys(name: str) -> None:
         make_sampler({"method": name, "no_such_key": 1})
     for field in dataclasses.fields(sampler.config):
         if "lo" in field.metadata and field.metadata["lo"] is not None:
-            with pytest.raises(ConfigError, match=field.name):
-                make_sampler({"method": name, field.name: type(field.default or 1.0)(field.metadata["lo"] - 1)})
+            with pytest.raises(ConfigError, match=f"{field.name} = .*accepted"):
+                default = 1.0 if field.default is None else field.default
+                make_sampler({"method": name, field.name: type(default)(field.metadata["lo"] - 1)})
 
 
 @pytest.mark.parametrize("name", sorted(n for n in DRAWS if hasattr(small(n).config, "temperature")))

@@ -48,8 +48,11 @@ def test_quick_bench_makes_every_table_and_resumes(tmp_path: Path, monkeypatch: 
         jm2d.run(tmp_path, quick=True, parts="donut", report=True, pack=tmp_path / "donut.zip")
     with pytest.raises(InputError, match="holds nothing"):
         jm2d.run(tmp_path / "elsewhere", parts="donut", report=True)
+    assert not (tmp_path / "elsewhere").exists()
     with pytest.raises(InputError, match="seeds = 0"):
         jm2d.run(tmp_path, seeds=0)
+    with pytest.raises(InputError, match="seed = -1"):
+        jm2d.run(tmp_path, seed=-1)
     with pytest.raises(InputError, match="no measurement of maze"):
         jm2d.run(tmp_path, parts="maze", only="torus")
     with pytest.raises(InputError, match="accepted: one or more of donut"):

@@ -182,8 +182,11 @@ def test_what_is_packed_is_not_measured_again_elsewhere(tmp_path: Path) -> None:
     assert len(found["a/1"]["ms"]) == 100 and found["a/0"]["ms"] == [0.495, 2.72, 4.95, 7.18, 9.4]
     assert read(there)["a/0", Job("a/0", dict, {"y": 7}, "another stamp").digest()]["y"] == 7
     assert archive.add([file, file], there) == 0
+    with pytest.raises(InputError, match="is no file"):
+        archive.add([tmp_path], there)
     bytes_ = file.read_bytes()
     archive.pack(file, jobs[::-1], measured(jobs, here), _thin)
+    assert archive.pack(file, jobs[:1], measured(jobs, here), _thin) == 3, "what it holds of other keys stays"
     assert file.read_bytes() == bytes_ and [f.name for f in file.parent.iterdir()] == ["packed.xz"]
 
 
@@ -192,11 +195,14 @@ def test_a_file_that_is_not_a_runs_is_named_and_nothing_is_taken(tmp_path: Path)
     run(_jobs(2), here)
     archive.pack(good, _jobs(2), measured(_jobs(2), here), archive.unthinned)
     whole = good.read_bytes()
-    broken = ((whole[:-9], "not a whole .xz"), (b"no xz", "not a whole .xz"), (lzma.compress(b"no"), "holds no measurement"))
+    broken = ((whole[:-9], "not a whole"), (b"no xz", "not a whole"), (lzma.compress(b"no"), "holds no measurement"))
     for content, message in broken:
         bad.write_bytes(content)
         with pytest.raises(InputError, match=message):
             archive.add([good, bad], tmp_path / "there.jsonl")
+    (tmp_path / "picture.webp").write_bytes(b"\xff\xd8")
+    with pytest.raises(InputError, match=r"picture\.webp: not a whole"):
+        archive.add([tmp_path / "picture.webp"], tmp_path / "there.jsonl")
     with pytest.raises(InputError, match="no such file"):
         archive.add([tmp_path / "none.xz"], tmp_path / "there.jsonl")
     assert not (tmp_path / "there.jsonl").exists()

@@ -254,12 +254,20 @@ def test_training_is_deterministic_and_leaves_the_global_generator_alone() -> No
     assert a.losses == b.losses and a.data_sha256 == b.data_sha256
 
 
+def test_noise_on_the_conditioning_is_made_where_the_training_is() -> None:
+    """``meta`` stands for another device than that of the data."""
+    away = torch.zeros((4, 3), device="meta")
+    assert condition_noise(0.1, torch.rand(5, 3))(away, away, None)[1].device.type == "meta"  # type: ignore[arg-type]
+
+
 def test_training_refuses_bad_data() -> None:
     x, cond = two_modes(8)
     with pytest.raises(InputError, match="expected"):
         train(x, cond[:4], TrainingConfig(network=NET, steps=1))
     with pytest.raises(InputError, match="NaN"):
         train(x * math.nan, cond, TrainingConfig(network=NET, steps=1))
+    with pytest.raises(InputError, match="training: device = 'cuda:77': torch cannot use it"):
+        train(x, cond, TrainingConfig(network=NET, steps=1), device="cuda:77")
 
 
 def test_weights_round_trip_and_manifest(outcome: TrainingOutcome, tmp_path: Path) -> None:

@@ -182,7 +182,7 @@ def test_ros2_control_takes_a_running_controller_or_starts_franka_ros2(tmp_path:
 def test_arguments_of_the_bringup() -> None:
     shown = launch(LAUNCH / "bringup.launch.py", "--show-args")
     assert shown.returncode == 0
-    for name in ("backend", "sampler", "scene", "seed", "rviz", "record", "namespace", "robot_ip", "realtime"):
+    for name in ("backend", "sampler", "device", "scene", "seed", "rviz", "record", "namespace", "robot_ip", "realtime"):
         assert f"    {name}:\n" in shown.stdout
     assert "no description" not in shown.stdout
     for words in (["backend:=moon"], ["sampler:=luck"], ["rviz:=perhaps"], ["seed:=x"], ["colour:=red"]):

@@ -64,6 +64,31 @@ def test_draws_of_k_are_checked(method: str, value: float | None) -> None:
         draw(method, problem)
 
 
+@pytest.mark.parametrize("method", ["best_of_n", "steered"])
+@pytest.mark.parametrize(
+    "guess", [lambda e: torch.full((e.n, 1), math.nan), lambda e: torch.zeros(e.n, 3), lambda e: torch.zeros(1)],
+    ids=["nan", "wide", "one"],
+)
+def test_a_guess_of_k_is_checked(method: str, guess: Any) -> None:
+    with pytest.raises(PotentialError, match=r"guess \(guess_k\)"):
+        draw(method, broken(guess_k=guess))
+
+
+@pytest.mark.parametrize(
+    ("log_potential", "error", "said"),
+    [
+        (lambda x, k: (x.sum((1, 2))[:, None] + k.sum(-1)) * math.nan, PotentialError, r"log_potential\): NaN or"),
+        (lambda x, k: (x.sum((1, 2))[:, None] + k.sum(-1)) * 0.0 + math.inf, PotentialError, r"log_potential\): NaN or"),
+        (lambda x, k: x.sum((1, 2)), PotentialError, r"log_potential\): shape \(4,\)"),
+        (lambda x, k: (x - x.detach()).sum((1, 2)).abs().sqrt()[:, None] + 0.0 * k.sum(-1), InputError, "gradient of log V"),
+    ],
+    ids=["nan", "inf", "shape", "infinite slope"],
+)
+def test_a_differentiable_potential_is_checked(log_potential: Any, error: type[Exception], said: str) -> None:
+    with pytest.raises(error, match=said):
+        draw("jm2d_pathwise", broken(log_potential=log_potential))
+
+
 @pytest.mark.parametrize("onto", [lambda x: x * math.nan, lambda x: x[..., :0], lambda x: torch.zeros(1, 1, 5)])
 @pytest.mark.parametrize(("method", "settings"), [("pdm", {}), ("jm2d", {"project": True})])
 def test_a_projection_is_checked(method: str, settings: dict[str, Any], onto: Any) -> None:

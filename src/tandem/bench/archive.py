@@ -32,16 +32,20 @@ def quantiles(values: Iterable[float]) -> list[float]:
 
 
 def pack(file: Path, jobs: Iterable[Job], results: dict[str, Result], thin: Callable[[str, Result], Result]) -> int:
-    """Write what ``results`` has of ``jobs`` to ``file`` (.xz), ``thin(key, result)`` of each; how many there are.
+    """Write what ``results`` has of ``jobs`` to ``file`` (.xz), ``thin(key, result)`` of each; how many lines it has then.
 
-    The same measurements give the same bytes. A file that was there is replaced in one step.
+    The same measurements give the same bytes. What a file that was there holds of other keys stays in it.
     """
-    lines = []
-    for job in sorted(jobs, key=lambda j: j.key):
+    found: dict[str, tuple[str, Result]] = {key: (asked, result) for (key, asked), result in read(file).items()}
+    for job in jobs:
         if job.key in results:
             kept = thin(job.key, results[job.key])
             kept = {**kept, "wall_s": float(f"{kept['wall_s']:.3g}")} if "wall_s" in kept else kept
-            lines.append(json.dumps({"key": job.key, "asked": job.digest(), "result": kept}, separators=(",", ":")))
+            found[job.key] = job.digest(), kept
+    lines = [
+        json.dumps({"key": key, "asked": asked, "result": result}, separators=(",", ":"))
+        for key, (asked, result) in sorted(found.items())
+    ]
     file.parent.mkdir(parents=True, exist_ok=True)
     fresh = file.with_name(f".{file.name}.new")
     with lzma.open(fresh, "wt", encoding="utf-8", preset=9 | lzma.PRESET_EXTREME) as out:
@@ -60,9 +64,11 @@ def add(files: Iterable[Path], path: Path) -> int:
     for file in files:
         found = read(file)
         if not found:
-            raise InputError(f"add = {file}: {'holds no measurement' if file.is_file() else 'no such file'}")
+            why = "holds no measurement" if file.is_file() else "is no file" if file.exists() else "no such file"
+            raise InputError(f"add = {file}: {why}")
         new.update({asked: result for asked, result in found.items() if asked not in there})
-    append(path, new)
+    if new:
+        append(path, new)
     return len(new)
 
 

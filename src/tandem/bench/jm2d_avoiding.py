@@ -65,6 +65,7 @@ METHODS: dict[str, dict[str, Any]] = {
     f"jm2d_tight{REST}": {**_JM2D, "tighten": 0.01},
     f"jm2d_tight{REST_FIRST}": {**_JM2D, "tighten": 0.01},
     "jm2d_archive": {**_JM2D, "archive": True},
+    "jm2d_project": {"method": "jm2d", "x_samples": N, "k_samples": 1, "project": True},
     f"jm2d{AHEAD}": _JM2D,
     "best_of_n": {**_BEST, "rows": ROWS},
     "best_of_32": _BEST,
@@ -93,6 +94,7 @@ METHODS: dict[str, dict[str, Any]] = {
     "mpd_tweedie": {"method": "mpd", "k_samples": 1},
     f"mpd_tweedie{HELD}": {"method": "mpd", "k_samples": 1},
     "guidance": {"method": "guidance", "k_samples": 1},
+    "guidance_epsilon": {"method": "guidance", "form": "epsilon", "scale": 10.0, "k_samples": 1},
     "pdm": {"method": "pdm", "k_samples": 1},
     "truncation": {"method": "truncation", "k_samples": 1},
 }
@@ -100,8 +102,8 @@ METHODS: dict[str, dict[str, Any]] = {
 HOLDING = ("jm2d", "best_of", "steered", "gibbs")
 #: these are played a fifth as often: the paper has no figure for them
 SELDOM = (
-    "jm2d_archive", "gibbs", "dpcc_t", "dpcc_c", "dpcc_r", "dpcc_model_free", "dpcc_post_processing", "safediffuser_res",
-    "safediffuser_tvs", "guidance", "pdm", "truncation",
+    "jm2d_archive", "jm2d_project", "gibbs", "dpcc_t", "dpcc_c", "dpcc_r", "dpcc_model_free", "dpcc_post_processing",
+    "safediffuser_res", "safediffuser_tvs", "guidance", "guidance_epsilon", "pdm", "truncation",
 )
 #: whose paths are drawn
 SHOWN = ("policy", "jm2d", "jm2d_tight", f"jm2d_tight{REST}", "steered_tight", f"steered{AHEAD}", "dpcc_t_tightened")

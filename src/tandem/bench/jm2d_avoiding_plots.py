@@ -46,6 +46,7 @@ def paths(path: Path, results: dict[str, dict[str, Any]], scenes: tuple[str, ...
         (scene, method): [r for key, r in results.items() if key.startswith(f"avoiding/{scene}/{method}/")]
         for scene in scenes for method in methods
     }
+    found = {where: episodes if any(r["path"] for r in episodes) else [] for where, episodes in found.items()}
     methods = tuple(m for m in methods if any(found[s, m] for s in scenes))
     lines = [s for s in scenes if any(found[s, m] for m in methods)]
     if not lines:

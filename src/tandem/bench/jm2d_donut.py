@@ -34,6 +34,8 @@ CONSTRAINT: dict[str, dict[str, Any]] = {
     "policy": {"method": "policy"},
     "jm2d": {"method": "conditional", "x_samples": 128, "k_samples": 1},
     "jm2d_archive": {"method": "conditional", "x_samples": 128, "k_samples": 1, "archive": True},
+    # Appx. B: every noisy sample is projected onto the constraint
+    "jm2d_project": {"method": "jm2d", "x_samples": 128, "k_samples": 1, "project": True},
     "best_of_n": {"method": "best_of_n", "rows": 646_400, "k_samples": 1, "refine_rounds": 0},
     "best_of_128": {"method": "best_of_n", "rows": 12_800, "k_samples": 1, "refine_rounds": 0},
     "steered": {"method": "steered", "particles": 128, "k_samples": 1, "refine_rounds": 0},
@@ -44,6 +46,7 @@ CONSTRAINT: dict[str, dict[str, Any]] = {
     "safediffuser_tvs": {"method": "safediffuser", "variant": "time_varying", "extra_steps": 10, "k_samples": 1},
     "truncation": {"method": "truncation", "k_samples": 1},
     "guidance": {"method": "guidance", "k_samples": 1},
+    "guidance_epsilon": {"method": "guidance", "form": "epsilon", "scale": 10.0, "k_samples": 1},
     "mpd": {"method": "mpd", "k_samples": 1},
 }
 #: its constraint, and a harder one

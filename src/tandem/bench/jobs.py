@@ -110,7 +110,7 @@ def read(path: Path) -> dict[tuple[str, str], Result]:
     """What is already measured, by key and :meth:`Job.digest`; ``path`` may be compressed (.xz).
 
     Raises:
-        InputError: an .xz file that is not whole.
+        InputError: not text, or an .xz file that is not whole.
     """
     done: dict[tuple[str, str], Result] = {}
     if path.is_file():
@@ -124,13 +124,13 @@ def read(path: Path) -> dict[tuple[str, str], Result]:
 
 
 def _text(path: Path) -> str:
-    if path.suffix != ".xz":
-        return path.read_text(encoding="utf-8")
     try:
+        if path.suffix != ".xz":
+            return path.read_text(encoding="utf-8")
         with lzma.open(path, "rt", encoding="utf-8") as file:
             return file.read()
     except (lzma.LZMAError, EOFError, UnicodeDecodeError) as error:
-        raise InputError(f"{path}: not a whole .xz file of measurements ({error})") from error
+        raise InputError(f"{path}: not a whole file of measurements ({error})") from error
 
 
 def append(path: Path, results: dict[tuple[str, str], Result]) -> None:

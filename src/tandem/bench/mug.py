@@ -35,13 +35,16 @@ DEFAULT_METHODS = ("policy", "best_of_n", "rail", "gibbs", "jm2d", "steered")
 
 @dataclass(frozen=True)
 class Job:
-    """One episode to run: sampler (``config/samplers``), condition, episode number, seed of the run, folder of the record."""
+    """One episode to run: sampler (``config/samplers``), condition, episode number, seed of the run, folder of the record,
+    torch's device.
+    """
 
     method: str
     condition: str
     episode: int
     seed: int
     record: str = ""
+    device: str = "cpu"
 
     @property
     def name(self) -> str:
@@ -65,7 +68,7 @@ def play(job: Job) -> dict[str, Any]:
 
     torch.set_num_threads(1)
     if job.method not in _CACHE:
-        _CACHE[job.method] = MugPlanner.load(job.method)
+        _CACHE[job.method] = MugPlanner.load(job.method, device=job.device)
     planner = _CACHE[job.method]
     kinds = CONDITIONS[job.condition]
     number = job.seed + job.episode
@@ -143,20 +146,23 @@ def _run_jobs(jobs: list[Job], folder: Path, workers: int, console: Console) -> 
 
 def run(
     out: Path, quick: bool = False, *, methods: str = ",".join(DEFAULT_METHODS), episodes: int = 50, seed: int = 0,
-    conditions: str = "obstacles", workers: int = 2,
+    conditions: str = "obstacles", workers: int = 2, device: str = "cpu",
 ) -> int:
     """Run the benchmark and write ``table.json``, ``table.md`` and plots.
 
     Args:
         out: folder. quick: 2 episodes of ``policy`` and ``steered`` only. methods: samplers, comma-separated.
         episodes: for each method and condition. conditions: of :data:`CONDITIONS`, comma-separated. workers: processes.
+        device: torch's.
 
     Returns:
         0, or 1 when a filtered method touched anything.
 
     Raises:
-        InputError, ConfigError: unknown method or condition, numbers out of range.
+        InputError, ConfigError: unknown method or condition, numbers out of range, a device that torch cannot use.
     """
+    from tandem.diffusion.devices import check_device
+
     console = Console()
     names = ["policy", "steered"] if quick else _names(methods)
     wanted = [c.strip() for c in conditions.split(",")]
@@ -165,10 +171,11 @@ def run(
         raise InputError(f"conditions: {', '.join(unknown)}: accepted: {', '.join(CONDITIONS)}")
     if episodes < 1 or workers < 1:
         raise InputError(f"episodes = {episodes}, workers = {workers}: accepted: 1 or more")
+    check_device(device)
     count = 2 if quick else episodes
     folder = out / "episodes"
     folder.mkdir(parents=True, exist_ok=True)
-    jobs = [Job(m, c, e, seed) for c in wanted for e in range(count) for m in names]
+    jobs = [Job(m, c, e, seed, device=device) for c in wanted for e in range(count) for m in names]
     began = time.monotonic()
     _run_jobs(jobs, folder, workers, console)
     results = [json.loads((folder / f"{job.name}.json").read_text(encoding="utf-8")) for job in jobs]

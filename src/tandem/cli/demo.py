@@ -74,6 +74,7 @@ class DemoOptions:
     out: Path
     scene: str
     sampler: str = "default"
+    device: str = "cpu"
     seed: int = 0
     timeout: float = 40.0
     start_timeout: float = 120.0
@@ -266,17 +267,21 @@ def run(options: DemoOptions, console: Console) -> int:
     """The whole demo; 0: mug lifted, no contact, audit passed; 1: not so.
 
     Raises:
-        ConfigError: bad scene, launch file or graph.
+        ConfigError: bad scene, launch file, device or graph.
     """
     scene_path = config_file("scenes", options.scene)
     scene = load_mug_scene(scene_path)
     file = launch_file("bringup")
+    if options.device != "cpu":
+        from tandem.diffusion.devices import check_device  # torch takes seconds to import
+
+        check_device(options.device, ConfigError, "demo")
     options.out.mkdir(parents=True, exist_ok=True)
     if (options.out / "topics").exists():
         raise ConfigError(f"{options.out / 'topics'}: exists already; choose another folder with --out")
     arguments = [
         f"backend:={options.backend}", f"sampler:={options.sampler}", f"scene:={scene_path}", f"seed:={options.seed}",
-        f"safety:={options.safety}", "rviz:=false", "record:=false", "realtime:=true",
+        f"safety:={options.safety}", f"device:={options.device}", "rviz:=false", "record:=false", "realtime:=true",
     ]
     what = f"scene {scene.name}, sampler {options.sampler}, seed {options.seed}"
     console.print(f"{what}; results go to {options.out}", highlight=False)

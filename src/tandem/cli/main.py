@@ -79,6 +79,7 @@ def demo(
     out: Annotated[Path | None, typer.Option(help="Folder for the results; default runs/demo-<date>-<time>.")] = None,
     scene: Annotated[str, typer.Option(help="Scene file: a path, or a name that `tandem scenes` lists.")] = DEMO_SCENE,
     sampler: Annotated[str, typer.Option(help="Sampler configuration: a name in config/samplers.")] = "default",
+    device: Annotated[str, typer.Option(help="Torch device of the planner's networks: cpu, cuda, cuda:1.")] = "cpu",
     seed: Annotated[int, typer.Option(min=0, help="Places the mug and seeds the planner.")] = 0,
     timeout: Annotated[float, typer.Option(min=1.0, help="Give up so long after the first certified plan [s].")] = 40.0,
     resumes: Annotated[
@@ -98,8 +99,8 @@ def demo(
     if backend not in ("mujoco", "fci"):
         raise ConfigError(f"backend {backend!r}: accepted: mujoco, fci")
     options = DemoOptions(
-        out or default_run_folder("demo"), scene, sampler, seed, timeout, resumes=resumes, render=render, backend=backend,
-        patience=patience,
+        out or default_run_folder("demo"), scene, sampler, device, seed, timeout, resumes=resumes, render=render,
+        backend=backend, patience=patience,
     )
     raise typer.Exit(run(options, console))
 

@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from tandem.core.config import setting
 from tandem.core.errors import InputError
 from tandem.diffusion.denoiser import NetworkDenoiser, Normaliser, target
+from tandem.diffusion.devices import check_device
 from tandem.diffusion.networks import MLPConfig, ResidualMLP
 from tandem.diffusion.schedules import ScheduleConfig, make_schedule
 from tandem.diffusion.weights import ModelConfig, save
@@ -82,7 +83,7 @@ def condition_noise(share: float, cond: Tensor) -> Augment:
     scale = share * (cond.amax(0) - cond.amin(0))
 
     def augment(x: Tensor, c: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
-        return x, c + scale * torch.randn(c.shape, generator=generator, device=c.device, dtype=c.dtype)
+        return x, c + scale.to(c) * torch.randn(c.shape, generator=generator, device=c.device, dtype=c.dtype)
 
     return augment
 
@@ -116,8 +117,9 @@ def train(
     """Train a residual MLP on chunks ``x`` (N, H, D) under ``cond`` (N, C), both in the data's own units.
 
     Raises:
-        InputError: shapes do not fit or data are not finite.
+        InputError: shapes do not fit, data are not finite, or torch cannot use the device.
     """
+    check_device(device, who="training")
     config = config or TrainingConfig()
     _check(x, cond)
     digest = data_digest(x, cond)

@@ -157,6 +157,15 @@ class Run:
             raise PotentialError(f"prior (sample_k): {tuple(k.shape)}, expected ({count}, {self.problem.k_dim}), all finite")
         return k
 
+    def guess_k(self, e: Evaluated) -> Tensor | None:
+        """(N, dk) the problem's own guess for each chunk of ``e``, in the box, checked; None where it offers none."""
+        if not hasattr(self.problem, "guess_k"):
+            return None
+        k: Tensor = self.problem.guess_k(e)
+        if tuple(k.shape) != (e.n, self.problem.k_dim) or not bool(torch.isfinite(k).all()):
+            raise PotentialError(f"guess (guess_k): {tuple(k.shape)}, expected ({e.n}, {self.problem.k_dim}), all finite")
+        return k.clamp(-1.0, 1.0)
+
     def log_prior(self, k: Tensor) -> Tensor:
         """log p(k) of ``k`` (..., dk) -> (...,) in float64, checked."""
         log_p = self.problem.log_prior_k(k).double()
@@ -328,9 +337,10 @@ def repair(run: Run, e: Evaluated, pairs: Pairs) -> Pairs:
 
 def guessed(run: Run, e: Evaluated, pairs: Pairs) -> Pairs:
     """``pairs`` (one entry for each chunk of ``e``) improved by the problem's own guess of k, where it offers one."""
-    if not hasattr(run.problem, "guess_k"):
+    guess = run.guess_k(e)
+    if guess is None:
         return pairs
-    k = run.problem.guess_k(e).to(pairs.k).clamp(-1.0, 1.0)[:, None]
+    k = guess.to(pairs.k)[:, None]
     return pairs.improved(Pairs.best(pairs.x, k, run.pairs(e, k), run.log_prior(k)))
 
 
@@ -338,6 +348,15 @@ def rejudged(run: Run, pairs: Pairs) -> Pairs:
     """The same pairs by the constraints themselves, after a search under tightened ones."""
     e, k = run.problem.evaluate(pairs.x), pairs.k[:, None]
     return Pairs.best(pairs.x, k, run.pairs(e, k), run.log_prior(k))
+
+
+def rescued(run: Run, archive: Archive) -> Archive:
+    """``archive``, kept under tightened constraints; judged by the constraints themselves where nothing is feasible by those."""
+    if archive.has_feasible() or archive.pairs is None:
+        return archive
+    judged = Archive(archive.capacity)
+    judged.add(rejudged(run, archive.pairs))
+    return judged
 
 
 def pair_with_prior(run: Run, raw: Tensor, e: Evaluated, count: int) -> Pairs:

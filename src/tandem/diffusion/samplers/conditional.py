@@ -20,7 +20,7 @@ from tandem.core.config import setting
 from tandem.diffusion.problem import Evaluated
 from tandem.diffusion.result import SampleResult
 from tandem.diffusion.reverse import step
-from tandem.diffusion.samplers.base import Archive, OutOfTimeError, Pairs, Run, Sampler, finish, register, repair
+from tandem.diffusion.samplers.base import Archive, OutOfTimeError, Pairs, Run, Sampler, finish, register, repair, rescued
 from tandem.diffusion.samplers.clean import CleanConfig, clean_chunks, clean_rows, step_target, target_rows
 from tandem.diffusion.samplers.potential import graded
 
@@ -85,8 +85,10 @@ class Conditional(Sampler[ConditionalConfig]):
             took = time.perf_counter() - started
         if final is None:
             return finish(run, None, None, complete)
-        if (c.archive or not complete) and archive.has_feasible() and archive.pairs is not None and c.selection == "rejection":
-            return finish(run, archive.pairs, 0, complete)
+        if c.archive or not complete:
+            archive = rescued(run, archive) if guide is not run else archive
+            if archive.has_feasible() and archive.pairs is not None and c.selection == "rejection":
+                return finish(run, archive.pairs, 0, complete)
         # what is returned answers to the constraints themselves, not to the tightened ones
         raw, e = run.evaluate(x) if c.selection == "final" and complete else (final[1].x, final[0])
         if e is not final[0] or guide is not run:

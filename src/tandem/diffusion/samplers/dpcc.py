@@ -38,7 +38,7 @@ class DPCCConfig:
 
     samples: int = setting(4, "chunks a batch", lo=1, hi=100_000)
     select: str = setting("temporal", "DPCC-R, DPCC-C or DPCC-T", choices=("random", "cost", "temporal"))
-    dynamics: bool = setting(True, "project onto the problem's linear dynamics and bounds; false: model-free")
+    dynamics: bool = setting(True, "project onto the problem's linear dynamics and bounds, where it has them; false: model-free")
     tighten: float = setting(0.0, "margin added to every specification, b's own unit", lo=0.0, hi=1e3)
     project_from: float = setting(0.5, "share of the diffusion time, from its end, in which chunks are projected", lo=0.0, hi=1.0)
     iterations: int = setting(4, "linearisations a projection", lo=1, hi=100)
@@ -74,6 +74,8 @@ class DPCC(Sampler[DPCCConfig]):
 
     def _linear(self, run: Run) -> LinearConstraints:
         """The problem's dynamics and bounds, or none where it has none or they are not wanted."""
+        if self.config.dynamics and not hasattr(run.problem, "linear"):
+            run.counters.fail("no linear dynamics: model-free")
         if not self.config.dynamics or not hasattr(run.problem, "linear"):
             return LinearConstraints.none(run.problem.horizon, run.problem.dim, run.denoiser.device)
         linear: LinearConstraints = run.problem.linear()

@@ -47,7 +47,7 @@ from tandem.diffusion.constraints import offered
 from tandem.diffusion.problem import Evaluated, PotentialGrid
 from tandem.diffusion.result import SampleResult
 from tandem.diffusion.reverse import step
-from tandem.diffusion.samplers.base import Archive, OutOfTimeError, Pairs, Run, Sampler, finish, register, repair
+from tandem.diffusion.samplers.base import Archive, OutOfTimeError, Pairs, Run, Sampler, finish, register, repair, rescued
 from tandem.diffusion.samplers.clean import CleanConfig, clean_chunks, clean_rows, step_target, target_rows
 from tandem.diffusion.samplers.potential import graded, standardised
 from tandem.diffusion.schedules import Schedule, ScheduleConfig, make_schedule
@@ -124,6 +124,8 @@ class JM2D(Sampler[JM2DConfig]):
                 x = run.project(x, self.name)
             k = k_schedule.signal(i - 1) * k0
             took = time.perf_counter() - started
+        if guide is not run and (c.archive or not complete):
+            archive = rescued(run, archive)
         cut = not complete and archive.has_feasible()  # then the archive is returned: no time for another evaluation
         if guide is not run and final is not None and not cut:  # what is returned answers to the constraints themselves
             e = run.problem.evaluate(final[1].x)

@@ -200,9 +200,8 @@ class Steered(Sampler[SteeredConfig]):
     def _centres(self, run: Run, p: _Population, e: Evaluated) -> list[Tensor]:
         """What k is proposed around: the particle's own k, and the problem's guess for its chunk where it offers one."""
         centres = [] if p.k is None else [p.k]
-        if hasattr(run.problem, "guess_k"):
-            centres.append(run.problem.guess_k(e).clamp(-1.0, 1.0))
-        return centres
+        guess = run.guess_k(e)
+        return centres if guess is None else [*centres, guess]
 
     def _propose_k(self, run: Run, centres: list[Tensor], i: int) -> tuple[Tensor, Tensor]:
         """(N, K, dk) draws of the mixture q_j around p(k) and the ``centres`` (N, dk), and log p / q_j (N, K).

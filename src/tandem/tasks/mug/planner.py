@@ -18,6 +18,7 @@ from tandem.core.scene import TABLE, Obstacle, Scene
 from tandem.core.trajectory import Trajectory
 from tandem.core.types import Candidate, Commitment, Counters, ObjectPose, Proposal
 from tandem.diffusion.denoiser import NetworkDenoiser
+from tandem.diffusion.devices import check_device
 from tandem.diffusion.result import SampleResult
 from tandem.diffusion.samplers import Sampler, load_sampler
 from tandem.robots.kinematics import tcp_pose
@@ -83,10 +84,7 @@ class MugPlanner:
         Raises:
             ConfigError: a file is missing or malformed, the weights do not match their manifest, or torch cannot use the device.
         """
-        try:
-            torch.zeros(1, device=device)
-        except (RuntimeError, AssertionError) as error:
-            raise ConfigError(f"planner: device = {device!r}: torch cannot use it here ({str(error).splitlines()[0]})") from error
+        check_device(device, ConfigError, "planner")
         task = load_mug_config(config)
         arm = load_arm(task.robot)
         family = BackupFamily(k_max=(task.backup_peak,) * arm.n)
