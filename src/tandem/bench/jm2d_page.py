@@ -32,6 +32,8 @@ PICTURES = {
 _MARKED = re.compile(r"(<!-- table (\S+) -->\n)(.*?)(<!-- end -->)", re.DOTALL)
 #: A.2's last lines are among Table 1's methods: JM2D whose chunks are all played
 _WHOLE = {"jm2d-hold": "full", "jm2d_tight-hold": "tight, full"}
+#: Fig. 4's last point is among Fig. 3's methods
+_FIG4 = {"jm2d": "jm2d, N = 32, N_K = 64"}
 _SCENES = ("top_left", "top_right", "both", "cluttered")
 
 
@@ -244,8 +246,8 @@ def _maze_samples(rows: list[Row]) -> Table:
     head = ["method", "safe success", "intervention", "horizon [s]", "n", "network rows"]
     return head, [
         [
-            row["method"], interval(row["safe_success"]), interval(row["intervention"]), interval(row["horizon_s"]),
-            str(row["n"]), _count(row["network_rows"]),
+            _FIG4.get(row["method"], row["method"]), interval(row["safe_success"]), interval(row["intervention"]),
+            interval(row["horizon_s"]), str(row["n"]), _count(row["network_rows"]),
         ]
         for row in _titled(rows, "Point maze, number of samples")
     ]
@@ -329,6 +331,8 @@ _BRIEF_AVOIDING = {
     "best_of_32_tight": "32 samples, those that keep 10 mm first", "steered_tight": "steering, tightened by 10 mm",
     "jm2d_tight+rest": "JM2D, tightened, the motion to rest in V", "best_of_32_tight+rest": "32 samples, the same",
     "steered_tight+rest": "steering, the same",
+    "jm2d_tight+rest_first": "JM2D, tightened, the motion to rest first, else V alone",
+    "best_of_32_tight+rest_first": "32 samples, so too", "steered_tight+rest_first": "steering, so too",
     "best_of_32": "32 samples with rejection", "steered": "steering", "best_of_1": "one sample, judged and held",
     "best_of_32+ahead": "32 samples that know pillars and way", "steered+ahead": "steering with the same knowledge",
     "dpcc_t_tightened": "DPCC-T, tightened (paper)", "mpd_tweedie": "MPD at Tweedie's mean", "mpd_tweedie+hold": "the same, held",
