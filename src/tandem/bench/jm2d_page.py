@@ -84,8 +84,8 @@ def _merged(old: list[list[str]], new: list[list[str]]) -> list[list[str]]:
         return new
     out = [fresh.get(line[0], line) for line in old]
     names = [line[0] for line in out]
-    at = 0
-    for line in new:  # one that is not there yet follows the one before it
+    at = len(out)
+    for line in new:  # one that is not there yet follows the one before it, or comes last
         if line[0] in names:
             at = names.index(line[0]) + 1
         else:
@@ -331,8 +331,7 @@ _BRIEF_AVOIDING = {
     "best_of_32_tight": "32 samples, those that keep 10 mm first", "steered_tight": "steering, tightened by 10 mm",
     "jm2d_tight+rest": "JM2D, tightened, the motion to rest in V", "best_of_32_tight+rest": "32 samples, the same",
     "steered_tight+rest": "steering, the same",
-    "jm2d_tight+rest_first": "JM2D, tightened, the motion to rest first, else V alone",
-    "best_of_32_tight+rest_first": "32 samples, so too", "steered_tight+rest_first": "steering, so too",
+    "steered_tight+rest_first": "steering, tightened, the motion to rest first, else V alone",
     "best_of_32": "32 samples with rejection", "steered": "steering", "best_of_1": "one sample, judged and held",
     "best_of_32+ahead": "32 samples that know pillars and way", "steered+ahead": "steering with the same knowledge",
     "dpcc_t_tightened": "DPCC-T, tightened (paper)", "mpd_tweedie": "MPD at Tweedie's mean", "mpd_tweedie+hold": "the same, held",
