@@ -246,7 +246,7 @@ def _maze_samples(rows: list[Row]) -> Table:
     head = ["method", "safe success", "intervention", "horizon [s]", "n", "network rows"]
     return head, [
         [
-            _FIG4.get(row["method"], row["method"]), interval(row["safe_success"]), interval(row["intervention"]),
+            _FIG4.get(str(row["method"]), str(row["method"])), interval(row["safe_success"]), interval(row["intervention"]),
             interval(row["horizon_s"]), str(row["n"]), _count(row["network_rows"]),
         ]
         for row in _titled(rows, "Point maze, number of samples")
