@@ -106,6 +106,7 @@ class Rig:
                     self._told = self.executor.revision
                     told = self._courses.next(self._course, self.now, self.now)
                     if told is not None:
+                        self._courses.sent(told)
                         self._on_the_way.append((self.now + self._delay(), course_to_msg(told, JOINTS)))
             self.gap.append(float(np.abs(wanted - self._course.state_at(self.now)[0]).max()))
             while self._on_the_way and self._on_the_way[0][0] <= self.now:
@@ -175,6 +176,10 @@ def test_a_motion_that_is_dropped_before_it_begins_is_not_played(late: float, ho
     rig.run(1.8)
     assert rig.executor.counters.splices == 0 and rig.controller.taken == 2 and not rig.controller.refused
     assert max(rig.step) < 1e-9 and max(rig.gap) < 1e-9, "the arm never moves"
+    for n in range(10):
+        rig.executor.rebase(n)
+        rig.run(0.01)
+    assert rig.controller.taken == 2, "rest is sent once"
 
 
 @pytest.mark.parametrize("late", [0.002, 0.04])
@@ -216,6 +221,7 @@ def test_rest_does_not_replace_a_motion_under_way() -> None:
     assert courses.next(still, 5.5, 100.0) is None, "it holds already"
     told = courses.next(Commitment(motion(1), 5.4, np.zeros(6)), 5.5, 100.0)
     assert told is not None and told.start == pytest.approx(99.9)
+    courses.sent(told)
     assert courses.next(still, 5.8, 100.3) is None
     assert courses.next(still, 9.0, 103.5) is None, "nor what is over"
 

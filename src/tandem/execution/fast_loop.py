@@ -252,6 +252,7 @@ class FastLoop:
             self._serve(now)
         if self._cycle % _WATCH_EVERY == 0:
             self._watch()
+        self._lead(now)  # a stop among them: in the next cycle what it has dropped would have begun
         self._publish(executor.command, deadline_ns)
         return command
 
@@ -259,11 +260,13 @@ class FastLoop:
         """Tell an arm that plays by itself when its course has changed."""
         if self._follower is None or self.executor.revision == self._followed:
             return
-        self._followed = self.executor.revision
+        revision = self.executor.revision
         try:
             self._follower.follow(self.executor.course(), now)
         except Exception as error:
-            self._fail(error)
+            self._fail(error)  # told again in the next cycle
+        else:
+            self._followed = revision
 
     def _fail(self, error: Exception) -> None:
         """The arm cannot be read or commanded: bring it to rest where it still follows, latch where it does not."""

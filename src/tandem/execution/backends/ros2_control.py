@@ -130,13 +130,15 @@ class Courses:
         """
         moving, told = without_rest(course, now), self._told
         if moving is not None:
-            self._told = Commitment(moving.trajectory, clock + (moving.start - now), moving.width)
-        elif told is not None and clock < told.end and _rests(told, clock):
+            return Commitment(moving.trajectory, clock + (moving.start - now), moving.width)
+        if told is not None and without_rest(told, clock) is not None and _rests(told, clock):
             rest = Trajectory.at_rest(told.state_at(clock)[0], HOLD)
-            self._told = Commitment(rest, clock + HOLD, np.full(2, told.width_at(clock)))
-        else:
-            return None
-        return self._told
+            return Commitment(rest, clock + HOLD, np.full(2, told.width_at(clock)))
+        return None
+
+    def sent(self, course: Commitment) -> None:
+        """``course`` of :meth:`next` is on its way."""
+        self._told = course
 
 
 def _rests(course: Commitment, time: float) -> bool:
@@ -236,6 +238,7 @@ class Ros2Control:
             self._link.send(encode_course(told))
         except OSError as error:
             raise BackendError(f"the course could not be handed to the bridge: {error}") from error
+        self._courses.sent(told)
 
     def report(self) -> ArmReport:
         """What is known of the controller."""
