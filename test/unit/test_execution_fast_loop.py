@@ -11,7 +11,10 @@ import numpy as np
 import pytest
 
 from tandem.core.errors import ConfigError
+from tandem.core.types import Commitment
+from tandem.execution.backends.base import BackendError
 from tandem.execution.backends.loopback import Loopback, make
+from tandem.execution.backends.ros2_control import Courses
 from tandem.execution.fast_loop import FastLoop, LoopConfig, load_backend, main
 from tandem.execution.link import Link
 from tandem.execution.messages import (
@@ -93,6 +96,45 @@ def test_moves_and_publishes(bench: Bench) -> None:
     np.testing.assert_allclose(plan.state_at(state.stamp)[0], state.command_q, atol=2e-6)
     np.testing.assert_array_equal(bench.backend.read(0.0).q, state.command_q)  # type: ignore[union-attr]
     assert bench.run(1.0).mode is Mode.IDLE
+
+
+class Follower:
+    """An arm that plays by itself: what it is told, and what of that it makes of a motion that has not begun."""
+
+    def __init__(self) -> None:
+        self.courses, self.told, self.failing = Courses(), list[tuple[float, Commitment]](), False
+
+    def follow(self, course: Commitment, now: float) -> None:
+        if self.failing:
+            raise BackendError("not to be had now")
+        told = self.courses.next(course, now, now)
+        if told is not None:
+            self.courses.sent(told)
+            self.told.append((now, told))
+
+
+@pytest.mark.parametrize("left", [1, 2, 20])
+@pytest.mark.parametrize("failing", [False, True])
+def test_a_stop_just_before_a_motion_begins_takes_it_back_in_the_same_cycle(bench: Bench, left: int, failing: bool) -> None:
+    """In the next cycle it would have begun; ``left``: cycles until then, of which the first takes the request."""
+    follower = Follower()
+    bench.loop._follower = follower  # type: ignore[assignment]
+    bench.run(0.01)
+    assert bench.move(0.05).code is SubmitCode.ACCEPTED
+    motion, begins = follower.told[-1][1], bench.loop.executor._pending[0].start
+    bench.run(0.001 * (round((begins - bench.loop.executor._now) * 1e3) - 1 - left))
+    follower.failing = failing and left > 2
+    assert bench.ask(Request.STOP).code is SubmitCode.ACCEPTED
+    assert bench.loop.executor.mode is Mode.STOPPED and bench.loop.executor._now < begins
+    if follower.failing:
+        assert follower.told[-1][1] is motion
+        follower.failing = False
+        bench.run(0.001)
+    at, rest = follower.told[-1]
+    assert at < begins and rest is not motion and not np.ptp(rest.trajectory.q, axis=0).any()
+    count = len(follower.told)
+    bench.run(0.3)
+    assert len(follower.told) == count
 
 
 def test_the_owners_silence_stops_the_arm(bench: Bench) -> None:

@@ -201,17 +201,18 @@ def test_a_stop_in_the_rest_between_two_motions_is_one(late: float) -> None:
     assert not rig.controller.refused
 
 
-def test_a_stop_as_a_motion_begins_is_soon_at_rest_where_it_was() -> None:
+@pytest.mark.parametrize("until", [0.18, 0.195])
+def test_a_stop_as_a_motion_begins_is_soon_at_rest_where_it_was(until: float) -> None:
     """Word of it arrives when the controller has begun: it goes back on a smooth way of its own."""
     rig = Rig(lambda: 0.04)
     rig.run(0.1)
     at = rig.now + 0.2
     rig.submit(messages.quantise_trajectory(FAMILY.trajectory(ARM.home, np.zeros(7), np.zeros(7), np.full(7, 2.0))), at)
-    rig.run(0.18)
+    rig.run(until)
     rig.executor.stop(StopReason.OPERATOR, "test")
     rig.run(0.04 + HOLD + 0.1)
     away = max(rig.gap)
-    assert 0.0 < away < TRACKING, "what the certificates allow for"
+    assert 0.0 < away < 2.0 * TRACKING, "the certificates allow for one; the rest is the way back from what had begun"
     assert np.abs(rig.controller.desired[0] - ARM.home).max() < 1e-9 and np.abs(rig.controller.desired[1:]).max() < 1e-9
 
 

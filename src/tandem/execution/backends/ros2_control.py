@@ -36,6 +36,8 @@ Array = NDArray[np.float64]
 BACKEND = "tandem.execution.backends.ros2_control:make"
 #: a velocity or acceleration smaller than this is rest: what the controller accepts at a trajectory's end
 REST = 1e-7
+#: so near rest, and so slow, a motion has only just begun [rad, rad/s]
+ABOUT, SLOW = 1e-3, 0.02
 #: rest in the place of a motion that was dropped begins so long after it is sent, and lasts as long [s]
 HOLD = 0.25
 #: least progress of the loop's time in a cycle [s]
@@ -125,15 +127,15 @@ class Courses:
     def next(self, course: Commitment, now: float, clock: float) -> Commitment | None:
         """What to send, on the controller's clock, so that it follows ``course``, of whose clock ``now`` is the present.
 
-        None where it need not be told: it holds, or plays what it has to a certified rest. Rest is sent where a motion that has
-        not begun was dropped, for the controller would begin it.
+        None where it need not be told: it holds, or plays what it has to a certified rest. Rest is sent where a motion was
+        dropped that has not begun, or only just, for the controller would play it.
         """
         moving, told = without_rest(course, now), self._told
         if moving is not None:
             return Commitment(moving.trajectory, clock + (moving.start - now), moving.width)
-        if told is not None and without_rest(told, clock) is not None and _rests(told, clock):
-            rest = Trajectory.at_rest(told.state_at(clock)[0], HOLD)
-            return Commitment(rest, clock + HOLD, np.full(2, told.width_at(clock)))
+        q = course.state_at(now)[0]
+        if told is not None and without_rest(told, clock) is not None and _about(told, clock, q):
+            return Commitment(Trajectory.at_rest(q, HOLD), clock + HOLD, np.full(2, course.width_at(now)))
         return None
 
     def sent(self, course: Commitment) -> None:
@@ -141,9 +143,10 @@ class Courses:
         self._told = course
 
 
-def _rests(course: Commitment, time: float) -> bool:
-    _, v, a = course.state_at(time)
-    return bool(max(np.abs(v).max(), np.abs(a).max()) <= REST)
+def _about(course: Commitment, time: float, q: Array) -> bool:
+    """Whether ``course`` is as good as at rest at ``q`` then: the first points of a plan differ from rest by rounding."""
+    at, v, _ = course.state_at(time)
+    return bool(np.abs(at - q).max() <= ABOUT and np.abs(v).max() <= SLOW)
 
 
 class Ros2Control:
