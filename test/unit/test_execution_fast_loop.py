@@ -102,20 +102,23 @@ class Follower:
     """An arm that plays by itself: what it is told, and what of that it makes of a motion that has not begun."""
 
     def __init__(self) -> None:
-        self.courses, self.told, self.failing = Courses(), list[tuple[float, Commitment]](), False
+        self.courses, self.told, self.failing = Courses(), list[tuple[float, Commitment]](), ""
 
-    def follow(self, course: Commitment, now: float) -> None:
-        if self.failing:
+    def follow(self, course: Commitment, now: float) -> bool:
+        if self.failing == "error":
             raise BackendError("not to be had now")
-        told = self.courses.next(course, now, now)
+        if self.failing:
+            return False
+        told, done = self.courses.next(course, now, now)
         if told is not None:
             self.courses.sent(told)
             self.told.append((now, told))
+        return done
 
 
 @pytest.mark.parametrize("left", [1, 2, 20])
-@pytest.mark.parametrize("failing", [False, True])
-def test_a_stop_just_before_a_motion_begins_takes_it_back_in_the_same_cycle(bench: Bench, left: int, failing: bool) -> None:
+@pytest.mark.parametrize("failing", ["", "error", "not now"])
+def test_a_stop_just_before_a_motion_begins_takes_it_back_in_the_same_cycle(bench: Bench, left: int, failing: str) -> None:
     """In the next cycle it would have begun; ``left``: cycles until then, of which the first takes the request."""
     follower = Follower()
     bench.loop._follower = follower  # type: ignore[assignment]
@@ -123,12 +126,12 @@ def test_a_stop_just_before_a_motion_begins_takes_it_back_in_the_same_cycle(benc
     assert bench.move(0.05).code is SubmitCode.ACCEPTED
     motion, begins = follower.told[-1][1], bench.loop.executor._pending[0].start
     bench.run(0.001 * (round((begins - bench.loop.executor._now) * 1e3) - 1 - left))
-    follower.failing = failing and left > 2
+    follower.failing = failing if left > 2 else ""
     assert bench.ask(Request.STOP).code is SubmitCode.ACCEPTED
     assert bench.loop.executor.mode is Mode.STOPPED and bench.loop.executor._now < begins
     if follower.failing:
         assert follower.told[-1][1] is motion
-        follower.failing = False
+        follower.failing = ""
         bench.run(0.001)
     at, rest = follower.told[-1]
     assert at < begins and rest is not motion and not np.ptp(rest.trajectory.q, axis=0).any()

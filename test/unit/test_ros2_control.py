@@ -103,8 +103,8 @@ class Rig:
                 self.executor.tick(self.now, self.executor.command.q)
                 self._course = self.executor.course()
                 if self.executor.revision != self._told:
-                    self._told = self.executor.revision
-                    told = self._courses.next(self._course, self.now, self.now)
+                    told, done = self._courses.next(self._course, self.now, self.now)
+                    self._told = self.executor.revision if done else self._told
                     if told is not None:
                         self._courses.sent(told)
                         self._on_the_way.append((self.now + self._delay(), course_to_msg(told, JOINTS)))
@@ -219,12 +219,82 @@ def test_a_stop_as_a_motion_begins_is_soon_at_rest_where_it_was(until: float) ->
 def test_rest_does_not_replace_a_motion_under_way() -> None:
     """After a halt (the arm follows nothing) the executor's course is rest: the controller ends what it plays."""
     courses, still = Courses(), Commitment(Trajectory.at_rest(ARM.home, 0.1), 5.5, np.zeros(2))
-    assert courses.next(still, 5.5, 100.0) is None, "it holds already"
-    told = courses.next(Commitment(motion(1), 5.4, np.zeros(6)), 5.5, 100.0)
-    assert told is not None and told.start == pytest.approx(99.9)
+    assert courses.next(still, 5.5, 100.0) == (None, True), "it holds already"
+    told, done = courses.next(Commitment(motion(1), 5.4, np.zeros(6)), 5.5, 100.0)
+    assert told is not None and told.start == pytest.approx(99.9) and done
     courses.sent(told)
-    assert courses.next(still, 5.8, 100.3) is None
-    assert courses.next(still, 9.0, 103.5) is None, "nor what is over"
+    assert courses.next(still, 5.8, 100.3) == (None, False), "to be told again"
+    through = Commitment(Trajectory.at_rest(told.state_at(100.3)[0], 0.1), 5.5, np.zeros(2))
+    assert np.abs(told.state_at(100.3)[1]).max() > 0.1
+    assert courses.next(through, 5.8, 100.3) == (None, False), "where it only passes it does not rest"
+    assert courses.next(still, 9.0, 103.5) == (None, True), "nor what is over"
+
+
+def test_what_may_have_begun_while_nothing_is_heard_is_not_taken_back() -> None:
+    courses, still = Courses(), Commitment(Trajectory.at_rest(ARM.home, 0.1), 5.0, np.zeros(2))
+    told, _ = courses.next(Commitment(motion(1), 5.5, np.zeros(6)), 5.0, 100.0)
+    assert told is not None
+    courses.sent(told)
+    for ahead in (0.7, 1.2):  # it may be anywhere from its rest into the motion
+        assert courses.next(still, 5.0, 100.0, ahead) == (None, False)
+    rest, done = courses.next(still, 5.0, 100.0, 0.3)
+    assert done and rest is not None and rest.start == pytest.approx(100.3 + HOLD), "after the latest that it can be at"
+    courses.sent(rest)
+    assert courses.next(still, 5.0, 100.0, 0.3) == (None, True), "once"
+    out = motion(1)
+    back = Trajectory(out.times[-1] - out.times[::-1], out.q[::-1], -out.v[::-1], out.a[::-1])
+    to_and_fro = out.then(back).then(Trajectory.at_rest(ARM.home, 0.5)).then(out)
+    courses.sent(Commitment(to_and_fro, 100.5, np.zeros(len(to_and_fro.times))))
+    rests = 0.5 + 2.0 * out.duration + 0.25
+    assert courses.next(still, 5.0, 100.0, rests) == (None, False), "at rest by the latest, but perhaps not yet back"
+    assert courses.next(still, 5.0, 100.0 + rests)[0] is not None
+
+
+def test_a_course_from_another_place_waits_until_the_controller_rests() -> None:
+    courses = Courses()
+    told, _ = courses.next(Commitment(motion(1), 5.0, np.zeros(6)), 5.0, 100.0)
+    assert told is not None
+    courses.sent(told)
+    back = Commitment(motion(1), 5.6, np.zeros(6))  # the same, put off
+    assert courses.next(back, 6.0, 101.0) == (None, False)
+    assert courses.next(Commitment(motion(1), 5.0, np.zeros(6)), 5.5, 100.5)[0] is not None, "what it plays itself may come again"
+    again = Commitment(motion(2), 8.0, np.zeros(6))
+    assert courses.next(again, 7.9, told.end + 0.1)[0] is not None
+
+
+def test_after_a_stall_in_motion_the_reference_does_not_jump() -> None:
+    """The executor puts the motion off and brakes; the controller, which went on, ends what it has at its certified rest."""
+    rig = Rig(lambda: 0.005)
+    rig.run(0.1)
+    rig.chain(1, 7)
+    course = rig.executor.course()
+    ends = course.trajectory.q[-1]
+    fastest = max(rig.step)
+    for _ in range(600):
+        rig.now += 0.001
+        before = rig.controller.desired[0]
+        rig.step.append(float(np.abs(rig.controller.step(rig.now) - before).max()))
+    rig.run(1.5)
+    assert rig.executor.mode is Mode.STOPPED and not rig.controller.refused
+    assert max(rig.step) < 1.5 * fastest
+    assert np.abs(rig.controller.desired[0] - ends).max() < 1e-6
+    assert np.abs(rig.executor.command.q - ends).max() > 1e-3, "the executor knows of less"
+
+
+def test_word_of_a_stop_that_comes_after_its_end_is_no_past() -> None:
+    """What follows it in the controller's course would be played."""
+    rig = Rig(lambda: 0.15)
+    rig.run(0.1)
+    trajectory = messages.quantise_trajectory(FAMILY.trajectory(ARM.home, np.zeros(7), np.zeros(7), np.linspace(1.0, 2.0, 7)))
+    at = rig.now + 0.2
+    rig.submit(trajectory, at)
+    rig.submit(messages.quantise_trajectory(FAMILY.trajectory(trajectory.q[-1], np.zeros(7), np.zeros(7), np.full(7, -2.0))),
+               at + trajectory.duration + 0.2)
+    rig.run(0.2 + trajectory.duration - 0.03)
+    rig.executor.stop(StopReason.OPERATOR, "test")
+    rig.run(2.5)
+    assert not rig.controller.refused
+    assert np.abs(rig.controller.desired[0] - rig.executor.command.q).max() < 1e-6
 
 
 @pytest.mark.parametrize(("late", "share"), [(0.0, 0.005), (0.02, 0.1)])
@@ -314,32 +384,37 @@ def test_the_controllers_clock_paces_the_loop(ends: tuple[Ros2Control, socket.so
     assert "no joint states" in backend.report().text
     far.send(encode_state(101.0, ARM.home, np.zeros(7), 0.08))
     assert np.array_equal(backend.recover(7.0).q, ARM.home)
-    backend.follow(Commitment(motion(1), 7.5, np.zeros(6)), 7.0)
+    assert backend.follow(Commitment(motion(1), 7.5, np.zeros(6)), 7.0)
     course = decode_course(far.recv(1 << 20))
-    assert course.start == pytest.approx(101.5) and np.array_equal(course.trajectory.q, motion(1).q)
+    assert course.start == pytest.approx(101.5) and np.array_equal(course.trajectory.q[:-1], motion(1).q)
+    assert course.end == pytest.approx(101.5 + motion(1).duration + HOLD), "its rest is held"
+    assert np.array_equal(course.trajectory.q[-1], motion(1).q[-1])
 
 
-def test_nothing_is_sent_while_the_controller_is_not_heard(ends: tuple[Ros2Control, socket.socket]) -> None:
-    """A motion that waits for its time may have begun by now: it is played to its certified rest."""
+def test_a_motion_that_may_have_begun_while_the_controller_is_not_heard_is_left_alone(
+    ends: tuple[Ros2Control, socket.socket],
+) -> None:
+    """It is played to its certified rest; what has surely not begun is taken back."""
     backend, far = ends
     far.send(encode_state(100.0, ARM.home, np.zeros(7), 0.08))
     backend.connect(5.0)
-    backend.follow(Commitment(motion(1), 6.0, np.zeros(6)), 5.0)
-    assert decode_course(far.recv(1 << 20)).start == pytest.approx(101.0)
+    assert backend.follow(Commitment(motion(1), 5.05, np.zeros(6)), 5.0)
+    assert decode_course(far.recv(1 << 20)).start == pytest.approx(100.05)
     with pytest.raises(BackendError, match="no joint states for"):
         for _ in range(20):
             backend.wait()
             backend.read(5.0)
+    backend._silent = 0.6
     far.settimeout(0.05)
     still = Commitment(Trajectory.at_rest(ARM.home, 0.1), 5.0, np.zeros(2))
-    backend.follow(still, 5.0)
+    assert not backend.follow(still, 5.0)
     with pytest.raises(TimeoutError):
         far.recv(1 << 20)
-    far.send(encode_state(100.5, ARM.home, np.zeros(7), 0.08))
+    far.send(encode_state(100.02, ARM.home, np.zeros(7), 0.08))
     backend.recover(5.0)
-    backend.follow(still, 5.0)
+    assert backend.follow(still, 5.0)
     rest = decode_course(far.recv(1 << 20))
-    assert rest.start == pytest.approx(100.5 + HOLD) and np.array_equal(rest.trajectory.q, np.stack([motion(1).q[0]] * 2))
+    assert rest.start == pytest.approx(100.02 + HOLD) and np.array_equal(rest.trajectory.q, np.stack([ARM.home] * 2))
 
 
 def test_after_a_stop_the_command_is_held_only_where_the_arm_is_within_the_tracking_bound(

@@ -262,11 +262,10 @@ class FastLoop:
             return
         revision = self.executor.revision
         try:
-            self._follower.follow(self.executor.course(), now)
+            if self._follower.follow(self.executor.course(), now):
+                self._followed = revision  # else it is told again in the next cycle, as after an error
         except Exception as error:
-            self._fail(error)  # told again in the next cycle
-        else:
-            self._followed = revision
+            self._fail(error)
 
     def _fail(self, error: Exception) -> None:
         """The arm cannot be read or commanded: bring it to rest where it still follows, latch where it does not."""

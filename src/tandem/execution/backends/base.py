@@ -111,10 +111,10 @@ class DetailedBackend(Protocol):
 class FollowingBackend(Protocol):
     """A backend whose arm plays whole motions by itself: it is told the course whenever that changes."""
 
-    def follow(self, course: Commitment, now: float) -> None:
+    def follow(self, course: Commitment, now: float) -> bool:
         """All that will be commanded from ``now`` [s] on if nothing new arrives; ``course.start`` [s] on the same clock.
 
-        Raises: BackendError.
+        Returns: whether the arm follows it; False: tell it again in the next cycle. Raises: BackendError.
         """
         ...
 

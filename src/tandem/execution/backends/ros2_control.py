@@ -36,9 +36,12 @@ Array = NDArray[np.float64]
 BACKEND = "tandem.execution.backends.ros2_control:make"
 #: a velocity or acceleration smaller than this is rest: what the controller accepts at a trajectory's end
 REST = 1e-7
-#: so near rest, and so slow, a motion has only just begun [rad, rad/s]
-ABOUT, SLOW = 1e-3, 0.02
-#: rest in the place of a motion that was dropped begins so long after it is sent, and lasts as long [s]
+#: two references are as good as one within this, a quarter of the certified tracking bound [rad]; so slow, a motion has only just
+#: begun [rad/s]
+NEAR, SLOW = 1e-3, 0.02
+#: plans repeat where they begin to within this [rad, m]
+ROUNDING = 1e-6
+#: rest in the place of a motion that was dropped begins so long after it is sent; rest is sent for so long [s]
 HOLD = 0.25
 #: least progress of the loop's time in a cycle [s]
 STEP = 1e-6
@@ -119,34 +122,69 @@ def without_rest(course: Commitment, now: float) -> Commitment | None:
 
 
 class Courses:
-    """What the controller has been told, and from that what it has to be told next. ``clock``: its own time now [s]."""
+    """What the controller has been told, and from that what it has to be told next.
+
+    It plays by itself, so two things must not happen: that it begins what the executor has dropped, and that its reference jumps.
+    """
 
     def __init__(self) -> None:
         self._told: Commitment | None = None  #: the last one, on the controller's clock
 
-    def next(self, course: Commitment, now: float, clock: float) -> Commitment | None:
-        """What to send, on the controller's clock, so that it follows ``course``, of whose clock ``now`` is the present.
+    def next(self, course: Commitment, now: float, clock: float, ahead: float = 0.0) -> tuple[Commitment | None, bool]:
+        """What to send, so that it follows ``course``, of whose clock ``now`` is the present; and whether it then follows it.
 
-        None where it need not be told: it holds, or plays what it has to a certified rest. Rest is sent where a motion was
-        dropped that has not begun, or only just, for the controller would play it.
+        Nothing is sent where it need not be told: it holds, or it plays what it has to a certified rest. Rest is sent where a
+        motion was dropped that has not begun, or only just. Not followed is what would make its reference jump: where the two
+        differ at present, it ends what it has, and is told again later.
+
+        Args:
+            clock: the controller's, when it was last heard [s]. ahead: how far it may have gone on since [s].
+
+        Returns:
+            The course to send, on the controller's clock, or None; and False where it ought to be told again.
         """
-        moving, told = without_rest(course, now), self._told
+        told, moving = self._told, without_rest(course, now)
+        latest = clock + ahead
+        if told is not None and latest >= told.end:
+            told = None  # it rests where that ended
         if moving is not None:
-            return Commitment(moving.trajectory, clock + (moving.start - now), moving.width)
-        q = course.state_at(now)[0]
-        if told is not None and without_rest(told, clock) is not None and _about(told, clock, q):
-            return Commitment(Trajectory.at_rest(q, HOLD), clock + HOLD, np.full(2, course.width_at(now)))
-        return None
+            if told is not None and _apart(told.state_at(latest)[0], course.state_at(now + ahead)[0]):
+                return None, False
+            return _held(Commitment(moving.trajectory, clock + (moving.start - now), moving.width)), True
+        if told is None:
+            return None, True
+        q, width = course.state_at(now)[0], course.width_at(now)
+        times = told.start + told.trajectory.times
+        past, left = (times > clock) & (times <= latest), times > latest
+        at, v, _ = told.state_at(latest)
+        if not (_changes(told, left, q) or np.any(np.abs(told.width[left] - width) > ROUNDING)):
+            return None, True
+        if _apart(at, q, 2.0 * NEAR) or np.abs(v).max() > SLOW or _changes(told, past, q, 2.0 * NEAR):
+            return None, False
+        return Commitment(Trajectory.at_rest(q, HOLD), latest + HOLD, np.full(2, width)), True
 
     def sent(self, course: Commitment) -> None:
         """``course`` of :meth:`next` is on its way."""
         self._told = course
 
 
-def _about(course: Commitment, time: float, q: Array) -> bool:
-    """Whether ``course`` is as good as at rest at ``q`` then: the first points of a plan differ from rest by rounding."""
-    at, v, _ = course.state_at(time)
-    return bool(np.abs(at - q).max() <= ABOUT and np.abs(v).max() <= SLOW)
+def _apart(a: Array, b: Array, bound: float = NEAR) -> bool:
+    return bool(np.abs(a - b).max() > bound)
+
+
+def _changes(course: Commitment, knots: NDArray[np.bool_], q: Array, bound: float = ROUNDING) -> bool:
+    """Whether one of these knots is away from ``q`` (n,) [rad]."""
+    return bool(np.any(np.abs(course.trajectory.q[knots] - q) > bound))
+
+
+def _held(course: Commitment) -> Commitment:
+    """The course with its rest held for a while: one that is over when it arrives is refused, and an older one played."""
+    t = course.trajectory
+    end, zero = t.q[-1:], np.zeros_like(t.q[-1:])
+    held = Trajectory(
+        np.append(t.times, t.times[-1] + HOLD), np.vstack([t.q, end]), np.vstack([t.v, zero]), np.vstack([t.a, zero])
+    )
+    return Commitment(held, course.start, np.append(course.width, course.width[-1]))
 
 
 class Ros2Control:
@@ -230,18 +268,18 @@ class Ros2Control:
         """Nothing goes out each cycle; what was commanded last is where a motion goes on after a stop."""
         self._commanded = command.q
 
-    def follow(self, course: Commitment, now: float) -> None:
-        """Send a new course, whose ``start`` is on the loop's clock, of which ``now`` is the present."""
-        if self._clock is None or self._lost:
-            return  # lost: where the controller is in what it plays is not known, it ends at rest
-        told = self._courses.next(course, now, self._clock)
-        if told is None:
-            return
-        try:
-            self._link.send(encode_course(told))
-        except OSError as error:
-            raise BackendError(f"the course could not be handed to the bridge: {error}") from error
-        self._courses.sent(told)
+    def follow(self, course: Commitment, now: float) -> bool:
+        """Send a new course, whose ``start`` is on the loop's clock, of which ``now`` is the present; False: try again later."""
+        if self._clock is None:
+            return False
+        told, done = self._courses.next(course, now, self._clock, self._silent)
+        if told is not None:
+            try:
+                self._link.send(encode_course(told))
+            except OSError as error:
+                raise BackendError(f"the course could not be handed to the bridge: {error}") from error
+            self._courses.sent(told)
+        return done
 
     def report(self) -> ArmReport:
         """What is known of the controller."""
