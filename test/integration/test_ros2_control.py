@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from typing import Any
 
@@ -100,6 +102,22 @@ def test_a_controller_that_dies_stops_the_arm_and_one_that_comes_back_is_taken_a
     controlled.start()
     graph.wait(lambda: graph.call("franka/resume").success, "an operator resumes", START)
     graph.wait(graph.moving, "the arm goes on", START)
+
+
+def test_ctrl_c_brakes_the_arm(controlled: Controlled) -> None:
+    """The course of the stop reaches the controller, which would otherwise play to the end of what it has."""
+    graph = controlled.graph
+    controlled.run()
+    graph.wait(graph.moving, "the arm moves", START)
+    graph.processes["planner"].kill()
+    time.sleep(0.15)  # for what was on its way
+    before = int(controlled.said.split()[0])
+    graph.processes["franka_bridge"].send_signal(signal.SIGINT)
+    assert graph.processes["franka_bridge"].wait(15.0) == 0
+    graph.wait(lambda: int(controlled.said.split()[0]) > before, "the stop's course comes", 5.0)
+    graph.wait(lambda: np.ptp([q for _, q in controlled.played[-50:]], axis=0).max() < 1e-6, "the arm is at rest", 10.0)
+    assert controlled.said.endswith("[]")
+    assert "Traceback" not in (graph.folder / "franka_bridge.log").read_text()
 
 
 def test_another_publisher_on_the_controllers_topic_stops_the_arm(controlled: Controlled) -> None:

@@ -8,7 +8,10 @@ from __future__ import annotations
 
 import dataclasses
 import gc
+import signal
+import socket
 import sys
+import threading
 import traceback
 import typing
 from collections.abc import Callable, Mapping
@@ -24,6 +27,7 @@ from rclpy.lifecycle import LifecycleNode, LifecycleState, TransitionCallbackRet
 from rclpy.publisher import Publisher
 from rclpy.qos import DurabilityPolicy, HistoryPolicy, QoSProfile, ReliabilityPolicy
 from rclpy.service import Service
+from rclpy.signals import SignalHandlerOptions
 from rclpy.subscription import Subscription
 from rclpy.timer import Timer
 
@@ -253,12 +257,43 @@ class TandemNode(LifecycleNode):
         self._diagnostics_publisher.publish(array)
 
 
+def _end_on_signals(executor: SingleThreadedExecutor) -> None:
+    """SIGINT and SIGTERM raise KeyboardInterrupt in the main thread, once: what closes a node must not be broken off.
+
+    Until it has closed the context lives, so that what brings an arm to rest can still be published. Python acts on a signal
+    only between its own instructions: a thread wakes ``executor``, which waits in the middleware.
+    """
+    asked = False
+
+    def end(*_: object) -> None:
+        nonlocal asked
+        if not asked:
+            asked = True
+            raise KeyboardInterrupt
+
+    woken, wakes = socket.socketpair()
+    wakes.setblocking(False)
+
+    def wake() -> None:
+        woken.recv(1)
+        executor.wake()
+        while woken.recv(64):  # the others are as good as not sent; the descriptor stays open as long as the process lives
+            pass
+
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, end)
+    signal.set_wakeup_fd(wakes.detach(), warn_on_full_buffer=False)
+    threading.Thread(target=wake, name="signals", daemon=True).start()
+
+
 def run(make: Callable[[], TandemNode]) -> int:
     """Main function of every node: 0 when asked to end, 2 on a configuration that cannot work."""
     transport.prepare()
-    rclpy.init(args=sys.argv)
+    rclpy.init(args=sys.argv, signal_handler_options=SignalHandlerOptions.NO)  # its own would end the context at once
     node: TandemNode | None = None
+    executor = SingleThreadedExecutor()
     try:
+        _end_on_signals(executor)
         node = make()
         if node.settings.niceness:
             give_way(node.settings.niceness)
@@ -269,7 +304,6 @@ def run(make: Callable[[], TandemNode]) -> int:
             node.trigger_activate()
         gc.collect()  # what was loaded stays: a full collection of it would take a tenth of a second in the middle of a plan
         gc.freeze()
-        executor = SingleThreadedExecutor()
         executor.add_node(node)
         executor.spin()
     except (KeyboardInterrupt, ExternalShutdownException):
