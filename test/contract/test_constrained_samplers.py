@@ -375,6 +375,27 @@ def test_a_pair_that_only_the_margin_forbids_is_found_among_all_steps(
     assert r.complete != late
 
 
+@pytest.mark.parametrize("name", ["jm2d", "conditional"])
+def test_a_pair_that_keeps_the_margin_at_the_last_step_is_not_lost(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Judged anew, by the constraints themselves, with the k that it was found with."""
+    problem, denoiser = half_space()
+    last: list[bool] = []
+
+    class Watched(base.Archive):
+        def add(self, pairs: base.Pairs) -> None:
+            last[:] = [bool(pairs.feasible.any())]
+            super().add(pairs)
+
+    monkeypatch.setattr(f"tandem.diffusion.samplers.{name}.Archive", Watched)
+    monkeypatch.setattr(f"tandem.diffusion.samplers.{name}.repair", lambda run, e, pairs: pairs)
+    sampler, found = make_sampler({"method": name, "x_samples": 4, "k_samples": 2, "tighten": 0.05}), 0
+    for seed in range(150):
+        r = sampler.sample(problem, denoiser, generator=torch.Generator().manual_seed(seed))
+        assert r.feasible or not last[0]
+        found += last[0]
+    assert found > 10
+
+
 @pytest.mark.parametrize(("name", "size"), [("best_of_n", {"rows": 64 * STEPS}), ("best_of_n", {"rows": 64 * STEPS, "batch": 24}),
                                             ("steered", {"particles": 64})])
 def test_a_margin_is_kept_where_any_pair_keeps_it_and_v_itself_decides_elsewhere(name: str, size: dict[str, Any]) -> None:

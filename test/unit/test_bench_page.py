@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from tandem.bench import jm2d, jm2d_page
+from tandem.bench import jm2d, jm2d_coupling, jm2d_page
 from tandem.core.errors import InputError
 
 
@@ -66,9 +66,32 @@ def test_a_line_that_nothing_was_measured_for_stays_in_its_place(tmp_path: Path)
     jm2d_page.renew(page, rows, None)
     text = head + stale[0] + fresh + added + stale[2] + "<!-- end -->\n![m](jm2d_maze.webp)\n"
     assert page.read_text() == text and not (tmp_path / "jm2d_maze.webp").exists()
+    better = text.replace("| jm2d | 1 [.90, 1] (.98) | .90 [.80, 1] | 60–80 |", "| jm2d | .99 | .88 | 302–303 |")
+    page.write_text(better)
+    jm2d_page.renew(page, rows, None)
+    assert page.read_text() == better, "of more episodes"
+    jm2d_page.renew(page, [padded("gibbs", 0.0, 0.7, 500, 0), padded("best_of_n", 0.0, 0.7, 500, 0)], None)
+    only = "| best_of_n | .70 [.60, .80] | – | 500 | 0 of 500 |\n"
+    assert page.read_text() == better.replace(added, added + only), "a line that has one cell replaces none that has two"
     page.write_text(text.replace("w = 0.25", "w = 0.3"))
     jm2d_page.renew(page, rows, None)
     assert stale[0] not in page.read_text() and fresh in page.read_text(), "columns of another meaning do not stand in one table"
+
+
+def test_a_line_of_a_table_of_metrics_is_known_by_both(tmp_path: Path) -> None:
+    page = tmp_path / "page.md"
+
+    def row(task: str, metric: str, mean: float) -> dict[str, Any]:
+        cells = {name: {"mean": mean, "lo": mean, "hi": mean} for name in ("sequential", "best_of_n", "gibbs", "jm2d", "steered")}
+        return {"table": jm2d_coupling.TITLE, "task": task, "condition": "A", "metric": metric, **cells, "best": "jm2d",
+                "within_its_interval": ""}
+
+    page.write_text("<!-- table coupling -->\n<!-- end -->\n")
+    jm2d_page.renew(page, [row("donut", "feasible", 0.5), row("donut", "length", 0.25)], None)
+    jm2d_page.renew(page, [row("donut", "length", 0.75), row("maze", "length", 0.125)], None)
+    lines = [line.split(" | ")[:3] for line in page.read_text().splitlines()[3:-1]]
+    assert lines == [["| donut, A", "feasible", ".50 [.50, .50]"], ["| donut, A", "length", ".75 [.75, .75]"],
+                     ["| maze, A", "length", ".12 [.12, .12]"]]
 
 
 def test_numbers_are_short_and_never_round_to_what_they_are_not() -> None:

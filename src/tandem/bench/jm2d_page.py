@@ -3,7 +3,8 @@ so do README's short tables with ``--page README.md``.
 
 What stands between a line ``<!-- table NAME -->``, with NAME of :data:`TABLES`, and the next ``<!-- end -->`` is made anew from
 the rows of the bench; so are pictures of :data:`PICTURES` that the page shows. A table that nothing was measured for stays, and
-so does a line of a table; with ``--only`` the pictures stay too, for they show all of a part.
+so does a line of a table, or one that fewer episodes were measured for (to begin anew, empty the table); with ``--only`` the
+pictures stay too, for they show all of a part.
 """
 
 from __future__ import annotations
@@ -63,7 +64,7 @@ def renew(page: Path, rows: list[Row], plots: Path | None) -> None:
 
     def filled(mark: re.Match[str]) -> str:
         head, lines = TABLES[mark[2]](rows)
-        return mark[1] + _markdown(head, _merged(_lines(mark[3], head), lines)) + mark[4] if lines else mark[0]
+        return mark[1] + _markdown(*_merged(mark[3], head, lines)) + mark[4] if lines else mark[0]
 
     page.write_text(_MARKED.sub(filled, text), encoding="utf-8")
     for shown, plot in PICTURES.items():
@@ -71,28 +72,39 @@ def renew(page: Path, rows: list[Row], plots: Path | None) -> None:
             shutil.copyfile(plots / plot, page.parent / shown)
 
 
-def _lines(table: str, head: list[str]) -> list[list[str]]:
-    """Cells of the lines of a ``table`` in Markdown; none where it has another ``head``."""
+def _merged(table: str, head: list[str], lines: list[list[str]]) -> Table:
+    """The new ``lines`` under ``head``, and those of ``table`` (Markdown) that they do not replace.
+
+    A line is known by its first cell (and its metric). An old one stays unless the new one has all its cells, and of as many
+    episodes.
+    """
     cells = [line.removeprefix("| ").removesuffix(" |").split(" | ") for line in table.splitlines()]
-    return cells[2:] if cells[:1] == [head] else []
+    known = cells[0] if cells else head
+    if not (set(known) <= set(head) or set(head) <= set(known)):
+        return head, lines
+    columns = max(known, head, key=len)
+    names = columns[: 2 if "metric" in columns[:2] else 1]
 
+    def by_name(titles: list[str], found: list[list[str]]) -> dict[tuple[str, ...], dict[str, str]]:
+        rows = [{**dict.fromkeys(columns, "–"), **dict(zip(titles, line, strict=True))} for line in found]
+        return {tuple(row[name] for name in names): row for row in rows}
 
-def _merged(old: list[list[str]], new: list[list[str]]) -> list[list[str]]:
-    """``new`` lines, and the ``old`` ones of what was not measured in their places; all ``new`` where names are not unique."""
-    fresh = {line[0]: line for line in new}
-    if len(fresh) < len(new) or len({line[0] for line in old}) < len(old):
-        return new
-    out = [fresh.get(line[0], line) for line in old]
-    names = [line[0] for line in out]
+    old, new = by_name(known, cells[2:]), by_name(head, lines)
+    out = list(old)
     at = len(out)
-    for line in new:  # one that is not there yet follows the one before it, or comes last
-        if line[0] in names:
-            at = names.index(line[0]) + 1
-        else:
-            names.insert(at, line[0])
-            out.insert(at, line)
-            at += 1
-    return out
+    for key in new:  # one that is not there yet follows the one before it, or comes last
+        if key not in old:
+            out.insert(at, key)
+        at = out.index(key) + 1
+    whole = {**new, **{key: row for key, row in old.items() if key not in new or _better(row, new[key])}}
+    return columns, [[whole[key][c] for c in columns] for key in out]
+
+
+def _better(old: dict[str, str], new: dict[str, str]) -> bool:
+    """Whether the old line has a cell that the new one lacks, or more episodes."""
+    lacks = any(cell == "–" != old[column] for column, cell in new.items())
+    episodes = [[int(n) for n in re.findall(r"\d+", row.get("n", row.get("n a cell", "")))] for row in (old, new)]
+    return lacks or max(episodes[0], default=0) > max(episodes[1], default=0)
 
 
 def _markdown(head: list[str], lines: list[list[str]]) -> str:

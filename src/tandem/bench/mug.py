@@ -49,7 +49,8 @@ class Job:
     @property
     def name(self) -> str:
         """File name of the result."""
-        return f"{self.method}-{self.condition.replace(' ', '_')}-{self.seed + self.episode:04d}"
+        where = "" if self.device == "cpu" else f"-{self.device.replace(':', '_')}"
+        return f"{self.method}-{self.condition.replace(' ', '_')}-{self.seed + self.episode:04d}{where}"
 
 
 _CACHE: dict[str, Any] = {}

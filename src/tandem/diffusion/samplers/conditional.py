@@ -55,6 +55,7 @@ class Conditional(Sampler[ConditionalConfig]):
         guide = run.tightened(c.tighten, self.name)
         archive, complete, took = Archive(), True, 0.0
         final: tuple[Evaluated, Pairs] | None = None
+        ks = x.new_zeros((0, run.problem.k_dim))
         for i in range(run.schedule.steps, 0, -1):
             started = time.perf_counter()
             if run.expired(ahead=took):
@@ -87,11 +88,14 @@ class Conditional(Sampler[ConditionalConfig]):
             return finish(run, None, None, complete)
         if c.archive or not complete:
             archive = rescued(run, archive) if guide is not run else archive
-            if archive.has_feasible() and archive.pairs is not None and c.selection == "rejection":
+            if archive.has_feasible() and archive.pairs is not None and (c.selection == "rejection" or not complete):
                 return finish(run, archive.pairs, 0, complete)
         # what is returned answers to the constraints themselves, not to the tightened ones
-        raw, e = run.evaluate(x) if c.selection == "final" and complete else (final[1].x, final[0])
-        if e is not final[0] or guide is not run:
-            e, ks = run.problem.evaluate(raw), run.sample_k(c.k_samples)
+        if c.selection == "final" and complete:
+            raw, e = run.evaluate(x)
+            ks = run.sample_k(c.k_samples)
             final = (e, Pairs.best(raw, ks, run.grid(e, ks), run.log_prior(ks)))
+        elif guide is not run:
+            e = run.problem.evaluate(final[1].x)
+            final = (e, Pairs.best(final[1].x, ks, run.grid(e, ks), run.log_prior(ks)))
         return finish(run, repair(run, *final), None, complete)
