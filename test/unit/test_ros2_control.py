@@ -220,13 +220,13 @@ def test_rest_does_not_replace_a_motion_under_way() -> None:
     """After a halt (the arm follows nothing) the executor's course is rest: the controller ends what it plays."""
     courses, still = Courses(), Commitment(Trajectory.at_rest(ARM.home, 0.1), 5.5, np.zeros(2))
     assert courses.next(still, 5.5, 100.0) == (None, True), "it holds already"
-    told, done = courses.next(Commitment(motion(1), 5.4, np.zeros(6)), 5.5, 100.0)
-    assert told is not None and told.start == pytest.approx(99.9) and done
+    told, done = courses.next(Commitment(motion(1), 5.5, np.zeros(6)), 5.5, 100.0)
+    assert told is not None and told.start == pytest.approx(100.0) and done
     courses.sent(told)
-    assert courses.next(still, 5.8, 100.3) == (None, False), "to be told again"
-    through = Commitment(Trajectory.at_rest(told.state_at(100.3)[0], 0.1), 5.5, np.zeros(2))
-    assert np.abs(told.state_at(100.3)[1]).max() > 0.1
-    assert courses.next(through, 5.8, 100.3) == (None, False), "where it only passes it does not rest"
+    assert courses.next(still, 5.9, 100.4) == (None, False), "to be told again"
+    through = Commitment(Trajectory.at_rest(told.state_at(100.4)[0], 0.1), 5.5, np.zeros(2))
+    assert np.abs(told.state_at(100.4)[1]).max() > 0.1
+    assert courses.next(through, 5.9, 100.4) == (None, False), "where it only passes it does not rest"
     assert courses.next(still, 9.0, 103.5) == (None, True), "nor what is over"
 
 
@@ -260,6 +260,24 @@ def test_a_course_from_another_place_waits_until_the_controller_rests() -> None:
     assert courses.next(Commitment(motion(1), 5.0, np.zeros(6)), 5.5, 100.5)[0] is not None, "what it plays itself may come again"
     again = Commitment(motion(2), 8.0, np.zeros(6))
     assert courses.next(again, 7.9, told.end + 0.1)[0] is not None
+
+
+@pytest.mark.parametrize("moved", [True, False], ids=["at the end of another", "never told"])
+def test_a_motion_under_way_is_not_sent_to_a_controller_that_rests_elsewhere(moved: bool) -> None:
+    """As after a stall: what it had has ended, the executor's stop has not."""
+    courses, ends = Courses(), ARM.home
+    if moved:
+        told, _ = courses.next(Commitment(motion(1), 5.0, np.zeros(6)), 5.0, 100.0)
+        assert told is not None
+        courses.sent(told)
+        ends = motion(1).q[-1]
+    course = Commitment(motion(2), 8.0, np.zeros(6))
+    assert np.abs(course.state_at(8.3)[0] - ends).max() > 1e-2
+    assert courses.next(course, 8.3, 103.3) == (None, False)
+    assert courses.next(course, 7.9, 102.9, 0.4) == (None, False), "it may have begun"
+    assert courses.next(course, 7.9, 102.9)[0] is not None, "it is yet to begin: the controller comes over smoothly"
+    on = Commitment(motion(2, ends), 8.0, np.zeros(6))
+    assert courses.next(on, 8.02, 103.02)[0] is not None, "a little late, from where the controller rests"
 
 
 def test_after_a_stall_in_motion_the_reference_does_not_jump() -> None:

@@ -135,7 +135,8 @@ class Courses:
 
         Nothing is sent where it need not be told: it holds, or it plays what it has to a certified rest. Rest is sent where a
         motion was dropped that has not begun, or only just. Not followed is what would make its reference jump: where the two
-        differ at present, it ends what it has, and is told again later.
+        differ at present (and it does not rest before a motion that is yet to begin), it ends what it has, and is told again
+        later.
 
         Args:
             clock: the controller's, when it was last heard [s]. ahead: how far it may have gone on since [s].
@@ -145,14 +146,15 @@ class Courses:
         """
         told, moving = self._told, without_rest(course, now)
         latest = clock + ahead
-        if told is not None and latest >= told.end:
-            told = None  # it rests where that ended
+        over = told is None or latest >= told.end
         if moving is not None:
-            if told is not None and _apart(told.state_at(latest)[0], course.state_at(now + ahead)[0]):
-                return None, False
+            if not (over and moving.start > now + ahead):  # from rest to rest it finds a smooth way, see without_rest
+                reference = moving.trajectory.q[0] if told is None else told.state_at(latest)[0]
+                if _apart(reference, course.state_at(now + ahead)[0]):
+                    return None, False
             return _held(Commitment(moving.trajectory, clock + (moving.start - now), moving.width)), True
-        if told is None:
-            return None, True
+        if told is None or over:
+            return None, True  # it rests already
         q, width = course.state_at(now)[0], course.width_at(now)
         times = told.start + told.trajectory.times
         past, left = (times > clock) & (times <= latest), times > latest
