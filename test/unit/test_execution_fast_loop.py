@@ -129,6 +129,7 @@ def test_a_stop_just_before_a_motion_begins_takes_it_back_in_the_same_cycle(benc
     follower.failing = failing if left > 2 else ""
     assert bench.ask(Request.STOP).code is SubmitCode.ACCEPTED
     assert bench.loop.executor.mode is Mode.STOPPED and bench.loop.executor._now < begins
+    assert bench.loop._rests() == (follower.failing != "error"), "nor does it leave before it is told"
     if follower.failing:
         assert follower.told[-1][1] is motion
         follower.failing = ""

@@ -246,7 +246,10 @@ def test_what_may_have_begun_while_nothing_is_heard_is_not_taken_back() -> None:
     to_and_fro = out.then(back).then(Trajectory.at_rest(ARM.home, 0.5)).then(out)
     courses.sent(Commitment(to_and_fro, 100.5, np.zeros(len(to_and_fro.times))))
     rests = 0.5 + 2.0 * out.duration + 0.25
-    assert courses.next(still, 5.0, 100.0, rests) == (None, False), "at rest by the latest, but perhaps not yet back"
+    kept, done = courses.next(still, 5.0, 100.0, rests)
+    assert not done, "at rest by the latest, but perhaps not yet back"
+    assert kept is not None and kept.start == 100.5 and np.abs(kept.trajectory.q[-1] - ARM.home).max() < 1e-9
+    assert kept.end == pytest.approx(101.0 + 2.0 * out.duration + HOLD), "what it plays, without what begins later"
     assert courses.next(still, 5.0, 100.0 + rests)[0] is not None
 
 
@@ -259,7 +262,46 @@ def test_a_course_from_another_place_waits_until_the_controller_rests() -> None:
     assert courses.next(back, 6.0, 101.0) == (None, False)
     assert courses.next(Commitment(motion(1), 5.0, np.zeros(6)), 5.5, 100.5)[0] is not None, "what it plays itself may come again"
     again = Commitment(motion(2), 8.0, np.zeros(6))
-    assert courses.next(again, 7.9, told.end + 0.1)[0] is not None
+    assert courses.next(again, 7.8, told.end + 0.1)[0] is not None
+
+
+@pytest.mark.parametrize(("at", "n"), [(0.3, -1), (-0.2, 0)], ids=["under way", "announced"])
+def test_what_is_not_followed_ends_what_is_played_at_its_next_rest(at: float, n: int) -> None:
+    """A stop in a gap of the joint states is apart from what is played; what was announced after it must not begin."""
+    courses, out = Courses(), motion(1)
+    there = out.then(Trajectory.at_rest(out.q[-1], 1.0)).then(motion(2, out.q[-1]))
+    told, _ = courses.next(Commitment(there, 5.0, np.zeros(len(there.times))), 4.5, 99.5)
+    assert told is not None
+    courses.sent(told)
+    elsewhere = Commitment(Trajectory.at_rest(ARM.home + 0.1, 0.1), 4.0, np.zeros(2))
+    kept, done = courses.next(elsewhere, 5.0 + at, 100.0 + at)
+    assert kept is not None and not done
+    assert np.abs(kept.trajectory.q[-1] - (out.q[-1] if n else ARM.home)).max() < 1e-9
+    for t in np.arange(100.0 + at, 104.0, 0.01) if n else ():
+        wanted = np.minimum(t, 100.0 + out.duration)
+        assert np.abs(kept.state_at(t)[0] - told.state_at(wanted)[0]).max() < 1e-9, "the same, without a jump"
+    courses.sent(kept)
+    assert courses.next(elsewhere, 5.0 + at, 100.0 + at)[0] is None, "once"
+
+
+def test_a_place_that_is_only_passed_is_not_one_to_go_on_from() -> None:
+    courses = Courses()
+    told, _ = courses.next(Commitment(motion(1), 5.0, np.zeros(6)), 4.5, 99.5)
+    assert told is not None
+    courses.sent(told)
+    q, v, _ = told.state_at(100.3)
+    assert np.abs(v).max() > 0.5
+    assert courses.next(Commitment(motion(2, q), 5.6, np.zeros(6)), 5.3, 100.3)[1] is False
+
+
+@pytest.mark.parametrize(("lead", "sent"), [(0.03, False), (0.3, True)])
+def test_from_elsewhere_a_motion_is_not_begun_at_once(lead: float, sent: bool) -> None:
+    courses = Courses()
+    told, _ = courses.next(Commitment(motion(1), 5.0, np.zeros(6)), 4.5, 99.5)
+    assert told is not None
+    courses.sent(told)
+    off = Commitment(motion(2, motion(1).q[-1] + 0.1), 8.0 + lead, np.zeros(6))
+    assert (courses.next(off, 8.0, 103.0)[0] is not None) == sent
 
 
 @pytest.mark.parametrize("moved", [True, False], ids=["at the end of another", "never told"])
@@ -275,7 +317,7 @@ def test_a_motion_under_way_is_not_sent_to_a_controller_that_rests_elsewhere(mov
     assert np.abs(course.state_at(8.3)[0] - ends).max() > 1e-2
     assert courses.next(course, 8.3, 103.3) == (None, False)
     assert courses.next(course, 7.9, 102.9, 0.4) == (None, False), "it may have begun"
-    assert courses.next(course, 7.9, 102.9)[0] is not None, "it is yet to begin: the controller comes over smoothly"
+    assert courses.next(course, 7.0, 102.0)[0] is not None, "it is yet to begin: the controller comes over smoothly"
     on = Commitment(motion(2, ends), 8.0, np.zeros(6))
     assert courses.next(on, 8.02, 103.02)[0] is not None, "a little late, from where the controller rests"
 

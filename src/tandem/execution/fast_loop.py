@@ -139,6 +139,7 @@ class FastLoop:
         self._detailed = backend if isinstance(backend, DetailedBackend) else None
         self._follower = backend if isinstance(backend, FollowingBackend) else None
         self._followed = -1  #: revision of the executor that the follower was told of
+        self._untold = False  #: telling it has failed the last time
         self.realtime = False
         self.leaving = False
         self.terminated = False  #: set by a signal, acted on between cycles
@@ -256,6 +257,10 @@ class FastLoop:
         self._publish(executor.command, deadline_ns)
         return command
 
+    def _rests(self) -> bool:
+        """Whether the arm rests, and one that plays by itself has been told so where that could be handed over."""
+        return self.executor.mode in (Mode.STOPPED, Mode.FAULT) and not self._untold
+
     def _lead(self, now: float) -> None:
         """Tell an arm that plays by itself when its course has changed."""
         if self._follower is None or self.executor.revision == self._followed:
@@ -264,7 +269,9 @@ class FastLoop:
         try:
             if self._follower.follow(self.executor.course(), now):
                 self._followed = revision  # else it is told again in the next cycle, as after an error
+            self._untold = False
         except Exception as error:
+            self._untold = True
             self._fail(error)
 
     def _fail(self, error: Exception) -> None:
@@ -384,7 +391,7 @@ class FastLoop:
             self._work_sum += work
             if self.leaving:
                 left_at = left_at or deadline
-                if self.executor.mode in (Mode.STOPPED, Mode.FAULT) or deadline - left_at > _REST_LIMIT_NS:
+                if self._rests() or deadline - left_at > _REST_LIMIT_NS:
                     return
             elif self._cycle % 10_000 == 0 and self.executor.mode is Mode.IDLE:
                 gc.collect()

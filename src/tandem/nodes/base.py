@@ -312,6 +312,8 @@ def run(make: Callable[[], TandemNode]) -> int:
         rclpy.logging.get_logger("tandem").fatal(str(error))
         return 2
     finally:
+        for number in (signal.SIGINT, signal.SIGTERM):  # what brings an arm to rest is not broken off, whatever began it
+            signal.signal(number, signal.SIG_IGN)
         if node is not None:
             node.close()
         rclpy.try_shutdown()

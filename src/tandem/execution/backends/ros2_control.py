@@ -36,9 +36,13 @@ Array = NDArray[np.float64]
 BACKEND = "tandem.execution.backends.ros2_control:make"
 #: a velocity or acceleration smaller than this is rest: what the controller accepts at a trajectory's end
 REST = 1e-7
-#: two references are as good as one within this, a quarter of the certified tracking bound [rad]; so slow, a motion has only just
-#: begun [rad/s]
-NEAR, SLOW = 1e-3, 0.02
+#: two references are as good as one within this, a quarter of the certified tracking bound [rad], and within this, what a brake
+#: takes off in two cycles [rad/s]; so slow, a motion has only just begun [rad/s]
+NEAR, PACE, SLOW = 1e-3, 0.3, 0.02
+#: acceleration up to which a controller that rests elsewhere is brought to where a motion begins [rad/s^2]; word of it takes [s]
+GENTLE, WAY = 10.0, 0.02
+#: an arm at rest so far from where the controller was told to hold it is held elsewhere: the controller has begun anew [rad]
+ELSEWHERE = 0.02
 #: plans repeat where they begin to within this [rad, m]
 ROUNDING = 1e-6
 #: rest in the place of a motion that was dropped begins so long after it is sent; rest is sent for so long [s]
@@ -57,7 +61,7 @@ class Ros2ControlOptions:
     states: str = setting("joint_states", "measured joints, with the controller's clock in their stamps")
     controller_state: str = setting("joint_trajectory_controller/controller_state", "what the controller says it plays; '': none")
     finger_topic: str = setting("", "topic of a trajectory controller for one finger; '': none")
-    rate: float = setting(100.0, "measurements taken a second; the controller may send more", unit="Hz", lo=20.0, hi=1000.0)
+    rate: float = setting(100.0, "measurements taken a second; the controller may send more", unit="Hz", lo=40.0, hi=1000.0)
     connect_timeout: float = setting(20.0, "wait for the controller at the start", unit="s", lo=0.1, hi=600.0)
     silence: float = setting(0.25, "silence of the joint states that stops the arm", unit="s", lo=0.02, hi=2.0)
     near: float = setting(
@@ -135,8 +139,8 @@ class Courses:
 
         Nothing is sent where it need not be told: it holds, or it plays what it has to a certified rest. Rest is sent where a
         motion was dropped that has not begun, or only just. Not followed is what would make its reference jump: where the two
-        differ at present (and it does not rest before a motion that is yet to begin), it ends what it has, and is told again
-        later.
+        differ at present (and it does not rest, with time enough to come over before the motion begins), it plays what it has as
+        far as the next rest in it, and is told again later.
 
         Args:
             clock: the controller's, when it was last heard [s]. ahead: how far it may have gone on since [s].
@@ -148,10 +152,11 @@ class Courses:
         latest = clock + ahead
         over = told is None or latest >= told.end
         if moving is not None:
-            if not (over and moving.start > now + ahead):  # from rest to rest it finds a smooth way, see without_rest
-                reference = moving.trajectory.q[0] if told is None else told.state_at(latest)[0]
-                if _apart(reference, course.state_at(now + ahead)[0]):
-                    return None, False
+            at, v, _ = moving.trajectory.sample(0.0) if told is None else told.state_at(latest)
+            q, rate, _ = course.state_at(now + ahead)
+            lead = moving.start - (now + ahead) if over else -np.inf  # from rest to rest it finds a smooth way
+            if (_apart(at, q) or _apart(v, rate, PACE)) and lead < _time_to(np.abs(at - q).max()):
+                return (None if over or told is None else _to_its_rest(told, latest)), False
             return _held(Commitment(moving.trajectory, clock + (moving.start - now), moving.width)), True
         if told is None or over:
             return None, True  # it rests already
@@ -162,12 +167,33 @@ class Courses:
         if not (_changes(told, left, q) or np.any(np.abs(told.width[left] - width) > ROUNDING)):
             return None, True
         if _apart(at, q, 2.0 * NEAR) or np.abs(v).max() > SLOW or _changes(told, past, q, 2.0 * NEAR):
-            return None, False
+            return _to_its_rest(told, latest), False
         return Commitment(Trajectory.at_rest(q, HOLD), latest + HOLD, np.full(2, width)), True
 
     def sent(self, course: Commitment) -> None:
         """``course`` of :meth:`next` is on its way."""
         self._told = course
+
+
+def _time_to(distance: float) -> float:
+    """How long before a motion a controller at rest ``distance`` [rad] off has to be told of it [s]: a quintic's 5.8 d / T^2."""
+    return WAY + float(np.sqrt(5.8 * min(distance, ELSEWHERE) / GENTLE))
+
+
+def _to_its_rest(told: Commitment, latest: float) -> Commitment | None:
+    """``told`` as far as where it rests next after ``latest``; None where nothing comes after that in any case."""
+    t, width = told.trajectory, np.asarray(told.width)
+    still = (np.abs(t.v).max(1) <= REST) & (np.abs(t.a).max(1) <= REST) & (told.start + t.times > latest)
+    if not still.any():
+        return None
+    n = int(np.argmax(still))
+    after = np.arange(len(t.times)) > n
+    if not (_changes(told, after, t.q[n]) or np.any(np.abs(width[after] - width[n]) > ROUNDING)):
+        return None
+    if n == 0:  # it has not begun
+        return Commitment(Trajectory.at_rest(t.q[0], HOLD), latest + HOLD, np.full(2, width[0]))
+    to = slice(0, n + 1)
+    return _held(Commitment(Trajectory(t.times[to], t.q[to], t.v[to], t.a[to]), told.start, width[to]))
 
 
 def _apart(a: Array, b: Array, bound: float = NEAR) -> bool:
