@@ -117,6 +117,9 @@ def test_ctrl_c_brakes_the_arm(controlled: Controlled) -> None:
     graph.wait(lambda: int(controlled.said.split()[0]) > before, "the stop's course comes", 5.0)
     graph.wait(lambda: np.ptp([q for _, q in controlled.played[-50:]], axis=0).max() < 1e-6, "the arm is at rest", 10.0)
     assert controlled.said.endswith("[]")
+    with graph.ear.lock:
+        ends = np.array([plan.q[-1] for plan, _ in graph.ear.honest()[-2:]])
+    assert np.abs(ends - controlled.played[-1][1]).max(1).min() > 1e-3, "braked, not played to the end of what it had"
     assert "Traceback" not in (graph.folder / "franka_bridge.log").read_text()
 
 
