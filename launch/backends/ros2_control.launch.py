@@ -86,7 +86,7 @@ def generate_launch_description() -> LaunchDescription:
         DeclareLaunchArgument(
             "finger_controller", default_value="", description="trajectory controller of one finger; empty: no gripper"
         ),
-        DeclareLaunchArgument("state_rate", default_value="100.0", description="measurements taken a second [Hz], 20 .. 1000"),
+        DeclareLaunchArgument("state_rate", default_value="100.0", description="measurements taken a second [Hz], 40 .. 1000"),
         OpaqueFunction(function=arm),
         OpaqueFunction(function=bridge),
     ])

@@ -304,6 +304,26 @@ def test_from_elsewhere_a_motion_is_not_begun_at_once(lead: float, sent: bool) -
     assert (courses.next(off, 8.0, 103.0)[0] is not None) == sent
 
 
+@pytest.mark.parametrize(("off", "sent"), [(0.8e-3, True), (1.2e-3, False)])
+def test_a_reference_that_differs_by_more_than_a_quarter_of_the_tracking_bound_is_not_set(off: float, sent: bool) -> None:
+    courses = Courses()
+    told, _ = courses.next(Commitment(motion(1), 5.0, np.zeros(6)), 4.5, 99.5)
+    assert told is not None
+    courses.sent(told)
+    beside = Commitment(motion(1, ARM.home + off), 5.0, np.zeros(6))
+    assert (courses.next(beside, 5.3, 100.3) != (None, False)) == sent
+
+
+def test_fingers_that_were_to_move_are_taken_back_too() -> None:
+    courses, still = Courses(), Commitment(Trajectory.at_rest(ARM.home, 0.1), 5.0, np.full(2, 0.08))
+    closing = Commitment(Trajectory.at_rest(ARM.home, 0.5), 5.5, np.array([0.08, 0.02]))
+    told, _ = courses.next(closing, 5.0, 100.0)
+    assert told is not None
+    courses.sent(told)
+    rest, done = courses.next(still, 5.0, 100.0)
+    assert done and rest is not None and np.all(rest.width == 0.08)
+
+
 @pytest.mark.parametrize("moved", [True, False], ids=["at the end of another", "never told"])
 def test_a_motion_under_way_is_not_sent_to_a_controller_that_rests_elsewhere(moved: bool) -> None:
     """As after a stall: what it had has ended, the executor's stop has not."""
@@ -475,6 +495,32 @@ def test_a_motion_that_may_have_begun_while_the_controller_is_not_heard_is_left_
     assert backend.follow(still, 5.0)
     rest = decode_course(far.recv(1 << 20))
     assert rest.start == pytest.approx(100.02 + HOLD) and np.array_equal(rest.trajectory.q, np.stack([ARM.home] * 2))
+
+
+def test_a_course_that_could_not_be_handed_over_is_sent_again(ends: tuple[Ros2Control, socket.socket]) -> None:
+    backend, far = ends
+    far.send(encode_state(100.0, ARM.home, np.zeros(7), 0.08))
+    backend.connect(5.0)
+    assert backend.follow(Commitment(motion(1), 5.5, np.zeros(6)), 5.0)
+    far.recv(1 << 20)
+    far.close()
+    still = Commitment(Trajectory.at_rest(ARM.home, 0.1), 5.0, np.zeros(2))
+    for _ in range(2):  # nor is it taken for sent
+        with pytest.raises(BackendError, match="could not be handed"):
+            backend.follow(still, 5.0)
+
+
+def test_once_it_is_heard_again_the_controller_is_where_its_clock_says(ends: tuple[Ros2Control, socket.socket]) -> None:
+    backend, far = ends
+    far.send(encode_state(100.0, ARM.home, np.zeros(7), 0.08))
+    backend.connect(5.0)
+    assert backend.follow(Commitment(motion(1), 5.5, np.zeros(6)), 5.0)
+    far.recv(1 << 20)
+    backend._silent = 1.0
+    far.send(encode_state(100.01, ARM.home, np.zeros(7), 0.08))
+    backend.wait()
+    assert backend.follow(Commitment(Trajectory.at_rest(ARM.home, 0.1), 5.0, np.zeros(2)), 5.01)
+    assert decode_course(far.recv(1 << 20)).start == pytest.approx(100.01 + HOLD), "the motion has surely not begun"
 
 
 def test_after_a_stop_the_command_is_held_only_where_the_arm_is_within_the_tracking_bound(
