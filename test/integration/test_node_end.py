@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import textwrap
+import time
 
 import pytest
 from integration.graph import DIES_WITH_US, ENVIRONMENT, ROOT
@@ -45,13 +46,17 @@ NODE = """
 @pytest.mark.parametrize("fails", [False, True], ids=["asked to end", "a callback fails"])
 def test_a_signal_does_not_break_off_the_closing(fails: bool, number: signal.Signals) -> None:
     environment = {**os.environ, **ENVIRONMENT, "ROS_DOMAIN_ID": "97", "PYTHONPATH": str(ROOT / "src")}
-    command = [*DIES_WITH_US, sys.executable, "-c", textwrap.dedent(NODE.format(fails=fails))]
+    seldom = ["--ros-args", "-p", "diagnostics_rate:=0.1"]  # nothing but the signal wakes it
+    command = [*DIES_WITH_US, sys.executable, "-c", textwrap.dedent(NODE.format(fails=fails)), *seldom]
     with subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True) as node:
         assert node.stdout is not None
         assert node.stdout.readline() == "ready\n"
         if not fails:
+            time.sleep(1.0)  # until it waits
             node.send_signal(number)
+        asked = time.monotonic()
         assert node.stdout.readline() == "begins\n"
+        assert time.monotonic() - asked < 6.0, "not when its next timer is due, 10 s later"
         node.send_signal(number)
         assert node.stdout.read() == "done\n"
         assert node.wait(30.0) == int(fails)

@@ -266,14 +266,18 @@ def test_a_course_from_another_place_waits_until_the_controller_rests() -> None:
 
 
 @pytest.mark.parametrize(("at", "n"), [(0.3, -1), (-0.2, 0)], ids=["under way", "announced"])
-def test_what_is_not_followed_ends_what_is_played_at_its_next_rest(at: float, n: int) -> None:
+@pytest.mark.parametrize("stopping", [True, False], ids=["braking", "halted"])
+def test_what_is_not_followed_ends_what_is_played_at_its_next_rest(at: float, n: int, stopping: bool) -> None:
     """A stop in a gap of the joint states is apart from what is played; what was announced after it must not begin."""
     courses, out = Courses(), motion(1)
     there = out.then(Trajectory.at_rest(out.q[-1], 1.0)).then(motion(2, out.q[-1]))
     told, _ = courses.next(Commitment(there, 5.0, np.zeros(len(there.times))), 4.5, 99.5)
     assert told is not None
     courses.sent(told)
-    elsewhere = Commitment(Trajectory.at_rest(ARM.home + 0.1, 0.1), 4.0, np.zeros(2))
+    if stopping:  # a brake is a motion, too
+        elsewhere = Commitment(motion(3, ARM.home + 0.1), 4.9 + at, np.zeros(6))
+    else:
+        elsewhere = Commitment(Trajectory.at_rest(ARM.home + 0.1, 0.1), 4.0, np.zeros(2))
     kept, done = courses.next(elsewhere, 5.0 + at, 100.0 + at)
     assert kept is not None and not done
     assert np.abs(kept.trajectory.q[-1] - (out.q[-1] if n else ARM.home)).max() < 1e-9
@@ -312,6 +316,20 @@ def test_a_reference_that_differs_by_more_than_a_quarter_of_the_tracking_bound_i
     courses.sent(told)
     beside = Commitment(motion(1, ARM.home + off), 5.0, np.zeros(6))
     assert (courses.next(beside, 5.3, 100.3) != (None, False)) == sent
+
+
+def test_a_motion_that_is_no_longer_slow_is_not_taken_back() -> None:
+    """Rest would pull the reference back from a motion that carries on."""
+    courses, still = Courses(), Commitment(Trajectory.at_rest(ARM.home, 0.1), 5.0, np.zeros(2))
+    told, _ = courses.next(Commitment(motion(1), 5.5, np.zeros(6)), 5.0, 100.0)
+    assert told is not None
+    courses.sent(told)
+    times = 100.5 + np.arange(0.0, 0.1, 1e-3)
+    speed = np.array([np.abs(told.state_at(t)[1]).max() for t in times])
+    off = np.array([np.abs(told.state_at(t)[0] - ARM.home).max() for t in times])
+    begun = times[(speed > 0.03) & (off < 1e-3)]
+    assert len(begun) > 3
+    assert all(courses.next(still, t - 95.0, t) == (None, False) for t in begun)
 
 
 def test_fingers_that_were_to_move_are_taken_back_too() -> None:
