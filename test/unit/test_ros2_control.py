@@ -515,12 +515,18 @@ def test_a_motion_that_may_have_begun_while_the_controller_is_not_heard_is_left_
     assert rest.start == pytest.approx(100.02 + HOLD) and np.array_equal(rest.trajectory.q, np.stack([ARM.home] * 2))
 
 
-def test_a_course_that_could_not_be_handed_over_is_sent_again(ends: tuple[Ros2Control, socket.socket]) -> None:
+def announced(ends: tuple[Ros2Control, socket.socket]) -> tuple[Ros2Control, socket.socket]:
+    """Connected at 100.0 s of the controller's clock; it is told of a motion half a second later."""
     backend, far = ends
     far.send(encode_state(100.0, ARM.home, np.zeros(7), 0.08))
     backend.connect(5.0)
     assert backend.follow(Commitment(motion(1), 5.5, np.zeros(6)), 5.0)
     far.recv(1 << 20)
+    return backend, far
+
+
+def test_a_course_that_could_not_be_handed_over_is_sent_again(ends: tuple[Ros2Control, socket.socket]) -> None:
+    backend, far = announced(ends)
     far.close()
     still = Commitment(Trajectory.at_rest(ARM.home, 0.1), 5.0, np.zeros(2))
     for _ in range(2):  # nor is it taken for sent
@@ -529,11 +535,7 @@ def test_a_course_that_could_not_be_handed_over_is_sent_again(ends: tuple[Ros2Co
 
 
 def test_once_it_is_heard_again_the_controller_is_where_its_clock_says(ends: tuple[Ros2Control, socket.socket]) -> None:
-    backend, far = ends
-    far.send(encode_state(100.0, ARM.home, np.zeros(7), 0.08))
-    backend.connect(5.0)
-    assert backend.follow(Commitment(motion(1), 5.5, np.zeros(6)), 5.0)
-    far.recv(1 << 20)
+    backend, far = announced(ends)
     backend._silent = 1.0
     far.send(encode_state(100.01, ARM.home, np.zeros(7), 0.08))
     backend.wait()
