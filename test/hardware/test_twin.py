@@ -31,7 +31,8 @@ class TwinRig(Rig):
     def __init__(self, arm: ArmModel, host: str) -> None:
         super().__init__(arm, host, gripper=False)
         config = self.client._config
-        about = {"scene": "mug_blocked.yaml", "seed": 1000, "fci": config.backend_options}
+        # nothing in the way: the motions are certified over a bare table, and on a busy machine each run has others
+        about = {"scene": "empty.yaml", "seed": 1000, "fci": config.backend_options}
         self.client = FastLoopClient(replace(config, backend=BACKEND, backend_options=about), KEY)
 
 
@@ -66,7 +67,8 @@ def test_the_scene_follows_the_arm_and_what_is_sent_stays_the_certified_motion(s
         assert state.arm.state is ArmState.MOVING and state.arm.reflexes == 0
         found = pieces(wire, rig.played)
         assert found and max(p.error for p in found) < 1e-6, "the scene changes nothing of what is sent"
-        # on a busy machine the scene is some way behind, and this loop looks seldom; but it is on the way that the arm has gone
+        assert not last.forbidden_contacts, "where the scene's arm is held up it cannot follow"
+        # this loop looks seldom; but the scene is on the way that the arm has gone
         course = wire.measured_q
         until = [int(np.abs(course - q).max(1).argmin()) + 2 for q in arm_at]
         assert max(off(course[:n], q) for n, q in zip(until, scene_at, strict=True)) < 0.01

@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.interpolate import CubicHermiteSpline
 
 from tandem.core.config import from_dict, setting
 from tandem.execution.backends.base import BackendState
@@ -46,6 +47,7 @@ class Twin:
         self._arm, self._world = arm, world
         self._elapsed = TIMESTEP
         self._last: BackendState | None = None
+        self._followed: BackendState | None = None  #: the measurement that the world was brought to last
 
     def _seen(self, state: BackendState) -> BackendState:
         """The arm's own measurement with the world about it."""
@@ -59,6 +61,7 @@ class Twin:
             self._world.config.scene, self._world.config.seed, q=state.q.tolist(), width=self._world.config.width
         )
         self._world.connect(state.stamp)
+        self._followed = state
         return self._seen(state)
 
     def connect(self, now: float) -> BackendState:
@@ -76,14 +79,23 @@ class Twin:
         return None if state is None else self._seen(state)
 
     def write(self, command: Command, now: float) -> None:
-        """Answer the arm first; then the world follows what was measured."""
+        """Answer the arm first; then the world follows what was measured, after lost cycles on a cubic from the measurement before."""
         self._arm.write(command, now)
-        last = self._last
+        last, before = self._last, self._followed
         if last is None:
             return
+        self._followed = last
         width = self._world.streamed(command.width)
-        for _ in range(min(max(round(self._elapsed / TIMESTEP), 1), CATCH_UP)):
+        ticks = min(max(round(self._elapsed / TIMESTEP), 1), CATCH_UP)
+        if ticks == 1 or before is None or before is last:
             self._world.world.step(last.q, last.v, command.a, width)
+            return
+        # to hold the newest one for several ticks, velocity and all, would cut corners and then drive the world past it
+        gap, scale = self._elapsed, self._elapsed / (ticks * TIMESTEP)
+        course = CubicHermiteSpline([0.0, gap], np.stack([before.q, last.q]), np.stack([before.v, last.v]))
+        t = np.linspace(0.0, gap, ticks + 1)[1:]
+        for q, v, a in zip(course(t), scale * course(t, 1), scale**2 * course(t, 2), strict=True):
+            self._world.world.step(q, v, a, width)
 
     def report(self) -> ArmReport:
         """The arm's own view."""
