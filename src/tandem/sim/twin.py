@@ -79,7 +79,7 @@ class Twin:
         return None if state is None else self._seen(state)
 
     def write(self, command: Command, now: float) -> None:
-        """Answer the arm first; then the world follows what was measured, after lost cycles on a cubic from the measurement before."""
+        """Answer the arm first; then the world follows what was measured, after lost cycles on a cubic."""
         self._arm.write(command, now)
         last, before = self._last, self._followed
         if last is None:
