@@ -125,6 +125,73 @@ def test_stop_follows_the_path_and_latches(speed: int) -> None:
     assert (status.mode, status.reason, status.text) == (Mode.STOPPED, StopReason.OPERATOR, "hand up")
 
 
+@pytest.mark.parametrize("seed", range(12))
+def test_a_stop_leaves_what_an_arm_plays_ahead_as_it_is(seed: int) -> None:
+    """Until ``ahead`` it is the course of before, with a motion that begins there; and what is announced is what is commanded."""
+    rng = np.random.default_rng(seed)
+    at, ahead = round(rng.uniform(0.02, 0.6), 3), rng.uniform(0.001, 0.3)
+    begins = at + rng.uniform(0.02, 0.4)
+    executor = make()
+    executor.submit(good(executor, 0.01, seed), 0.0)
+    play(executor, 0.0, at)
+    follows = executor.submit(good(executor, begins, seed + 1), at).accepted
+    assert follows
+    executor.ahead = ahead
+    before = executor.course()
+    moving = np.abs(before.state_at(at)[1]).max() > 0.0
+    executor.stop(StopReason.OPERATOR)
+    course = executor.course()
+    t = np.linspace(at, at + ahead, 100)
+    after, same = course.trajectory.sample(t - at), before.trajectory.sample(t - before.start)
+    for x, y, bound in zip(after, same, (1e-5, 5e-3, 2.0), strict=True):
+        assert np.abs(x - y).max() < bound, "its points lie 5 ms apart"
+    commands = play(executor, at, at + ahead + 2.0)
+    assert commands[-1].mode is Mode.STOPPED and not executor._pending
+    announced = course.trajectory.sample(0.001 * np.arange(1, len(commands) + 1))[0]
+    assert np.abs(np.array([c.q for c in commands]) - announced).max() < 2e-5
+    splices = executor.status().counters.splices
+    assert splices == 1 + (begins <= at + ahead)
+    assert splices == 2 or not moving or np.abs(commands[-1].q - before.trajectory.q[-1]).max() > 0.0
+    steps = np.diff([command.v for command in commands], axis=0)
+    assert np.abs(steps).max() < 1.05e-2, "10 rad/s^2"
+
+
+def test_a_stop_made_of_a_measurement_begins_ahead_of_the_present_cycle() -> None:
+    """Of a course that the arm follows by itself the command of the cycle before is past."""
+    executor = make(dataclasses.replace(C, period=0.01, stale_after=0.05, max_step=0.05))
+    executor.submit(good(executor, 0.02), 0.0)
+    for k in range(1, 26):
+        executor.tick(0.01 * k, executor.command.q)
+    before = executor.course()
+    executor.ahead = 0.02
+    for k in range(26, 40):
+        executor.tick(0.01 * k, None)
+        if executor.mode is Mode.STOPPING:
+            break
+    assert executor.reason is StopReason.STALE
+    course = executor.course()
+    for t in 0.01 * k + np.array([0.0, 0.01, 0.019]):
+        np.testing.assert_allclose(course.state_at(t)[0], before.state_at(t)[0], atol=1e-9 + 2e-6)
+    assert np.abs(course.state_at(0.01 * k + 0.06)[0] - before.state_at(0.01 * k + 0.06)[0]).max() > 1e-4
+
+
+def test_a_gap_in_what_a_stop_leaves_as_it_is_slows_at_once() -> None:
+    """What was to follow has been dropped, and the motion put off."""
+    executor = make()
+    executor.submit(good(executor, 0.01), 0.0)
+    play(executor, 0.0, 0.2)
+    executor.submit(good(executor, 0.3, 1), 0.2)
+    executor.ahead = 0.15
+    executor.stop(StopReason.OPERATOR)
+    assert play(executor, 0.2, 0.25)[-1].mode is Mode.STOPPING and executor._pending
+    last = executor.command
+    executor.ahead = 0.0
+    commands = [executor.tick(0.25 + 0.05 + 0.001 * k, executor.command.q) for k in range(1000)]
+    assert not executor._pending and executor.status().counters.splices == 1
+    assert np.abs(commands[0].q - last.q).max() < 2e-3 and commands[-1].mode is Mode.STOPPED
+    assert np.abs(np.diff([c.v for c in [last, *commands]], axis=0)).max() < 1.05e-2
+
+
 def test_tracking_error_stops_only_after_the_debounce_and_resume_starts_from_the_measurement() -> None:
     executor = make()
     play(executor, 0.0, 0.1)

@@ -13,8 +13,8 @@ import pytest
 from tandem.core.errors import ConfigError
 from tandem.core.types import Commitment
 from tandem.execution.backends.base import BackendError
+from tandem.execution.backends.courses import Courses
 from tandem.execution.backends.loopback import Loopback, make
-from tandem.execution.backends.ros2_control import Courses
 from tandem.execution.fast_loop import FastLoop, LoopConfig, load_backend, main
 from tandem.execution.link import Link
 from tandem.execution.messages import (
@@ -103,6 +103,12 @@ class Follower:
 
     def __init__(self) -> None:
         self.courses, self.told, self.failing = Courses(), list[tuple[float, Commitment]](), ""
+
+    def ahead(self) -> float:
+        return 0.0
+
+    def untold(self) -> bool:
+        return False
 
     def follow(self, course: Commitment, now: float) -> bool:
         if self.failing == "error":

@@ -10,7 +10,8 @@ import pytest
 
 pytest.importorskip("rclpy")
 
-from stand_in_controller import Controller, Points
+from controller_bench import FAMILY, JOINTS, TRACKING, points
+from stand_in_controller import Controller
 from trajectory_msgs.msg import JointTrajectory
 
 from tandem.core.config import from_dict
@@ -18,9 +19,8 @@ from tandem.core.errors import InputError
 from tandem.core.trajectory import Trajectory
 from tandem.core.types import Commitment, Proposal
 from tandem.execution.backends.base import BackendError, FollowingBackend, PacedBackend
+from tandem.execution.backends.courses import HOLD, WAY, Courses, Heard, without_rest
 from tandem.execution.backends.ros2_control import (
-    HOLD,
-    Courses,
     Ros2Control,
     Ros2ControlOptions,
     decode_course,
@@ -28,7 +28,6 @@ from tandem.execution.backends.ros2_control import (
     encode_course,
     encode_state,
     loop_config,
-    without_rest,
 )
 from tandem.execution.executor import Executor
 from tandem.execution.fast_loop import LoopConfig
@@ -36,20 +35,9 @@ from tandem.execution.types import CertifiedTrajectory, Command, Mode, StopReaso
 from tandem.nodes import messages
 from tandem.nodes.controller import Reference, course_to_msg, fingers_to_msg
 from tandem.robots.model import load_arm
-from tandem.safety.backup import BackupFamily
 
 ARM = load_arm("fr3")
-JOINTS = messages.Names().joints[:-1]
-FAMILY = BackupFamily(k_max=(3.0,) * 7)
-TRACKING = 0.004
 EPOCH = 1.76e9
-
-
-def points(msg: JointTrajectory, fields: int = 3) -> Points:
-    """What a controller reads of a message; ``fields``: 3 positions, velocities, accelerations, 2 the first two, 1 the first."""
-    times = np.array([messages.seconds_from_stamp(p.time_from_start) for p in msg.points])
-    q, v, a = (np.array([getattr(p, k) for p in msg.points]) for k in ("positions", "velocities", "accelerations"))
-    return Points(messages.seconds_from_stamp(msg.header.stamp), times, q, v if fields > 1 else None, a if fields > 2 else None)
 
 
 def motion(seed: int, start: np.ndarray | None = None) -> Trajectory:
@@ -64,7 +52,7 @@ def test_the_controllers_polynomials_are_the_certified_ones(fields: int) -> None
     for seed in range(4):
         course = Commitment(motion(seed), 12.0, np.zeros(6))
         controller = Controller(ARM.home, now=12.05)
-        assert controller.receive(points(course_to_msg(decode_course(encode_course(course)), JOINTS), fields))
+        assert controller.receive(points(course_to_msg(decode_course(encode_course(course, 1))[0], JOINTS), fields))
         for t in np.arange(12.05, 13.2, 0.001):
             worst = max(worst, float(np.abs(controller.step(t) - course.state_at(t)[0]).max()))
     assert worst < 1e-11
@@ -100,6 +88,7 @@ class Rig:
             self.step.append(float(np.abs(wanted - before).max()))
             cycle = round((self.now - EPOCH) * 1e3)
             if cycle % 10 == 0:
+                self.executor.ahead = WAY
                 self.executor.tick(self.now, self.executor.command.q)
                 self._course = self.executor.course()
                 if self.executor.revision != self._told:
@@ -201,19 +190,24 @@ def test_a_stop_in_the_rest_between_two_motions_is_one(late: float) -> None:
     assert not rig.controller.refused
 
 
-@pytest.mark.parametrize("until", [0.18, 0.195])
-def test_a_stop_as_a_motion_begins_is_soon_at_rest_where_it_was(until: float) -> None:
-    """Word of it arrives when the controller has begun: it goes back on a smooth way of its own."""
-    rig = Rig(lambda: 0.04)
+@pytest.mark.parametrize(("until", "begun"), [(0.175, False), (0.195, True)])
+@pytest.mark.parametrize("late", [0.002, 0.04])
+def test_a_stop_as_a_motion_begins_is_soon_at_rest(until: float, begun: bool, late: float) -> None:
+    """Taken back where word of it comes before the motion; else what begins is braked, at once and without a jump."""
+    rig = Rig(lambda: late)
     rig.run(0.1)
     at = rig.now + 0.2
     rig.submit(messages.quantise_trajectory(FAMILY.trajectory(ARM.home, np.zeros(7), np.zeros(7), np.full(7, 2.0))), at)
     rig.run(until)
     rig.executor.stop(StopReason.OPERATOR, "test")
-    rig.run(0.04 + HOLD + 0.1)
-    away = max(rig.gap)
-    assert 0.0 < away < 2.0 * TRACKING, "the certificates allow for one; the rest is the way back from what had begun"
-    assert np.abs(rig.controller.desired[0] - ARM.home).max() < 1e-9 and np.abs(rig.controller.desired[1:]).max() < 1e-9
+    assert (rig.executor.mode is Mode.STOPPING) == begun
+    rig.run(late + HOLD + 0.1)
+    assert rig.executor.mode is Mode.STOPPED
+    assert max(rig.gap) < (0.05 if begun or late < 0.01 else 0.5) * TRACKING
+    assert max(rig.step) < (2e-5 if late < 0.01 else 2e-4)
+    assert (np.abs(rig.executor.command.q - ARM.home).max() > 1e-9) == begun
+    assert np.abs(rig.controller.desired[0] - rig.executor.command.q).max() < 1e-9
+    assert np.abs(rig.controller.desired[1:]).max() < 1e-9
 
 
 def test_rest_does_not_replace_a_motion_under_way() -> None:
@@ -462,16 +456,16 @@ def test_the_controllers_clock_paces_the_loop(ends: tuple[Ros2Control, socket.so
     assert isinstance(backend, PacedBackend) and isinstance(backend, FollowingBackend)
     with pytest.raises(BackendError, match="no joint states on joint_states"):
         backend.connect(0.0)
-    far.send(encode_state(100.0, ARM.home, np.zeros(7), 0.08))
+    far.send(encode_state(Heard(100.0, ARM.home, np.zeros(7), 0.08)))
     assert np.array_equal(backend.connect(5.0).q, ARM.home)
-    far.send(encode_state(100.01, ARM.home + 0.1, np.zeros(7), 0.08))
-    far.send(encode_state(100.02, ARM.home + 0.2, np.zeros(7), 0.08))
+    far.send(encode_state(Heard(100.01, ARM.home + 0.1, np.zeros(7), 0.08)))
+    far.send(encode_state(Heard(100.02, ARM.home + 0.2, np.zeros(7), 0.08)))
     assert backend.wait() == pytest.approx(0.02) and backend.read(5.02) is None
-    far.send(encode_state(100.03, ARM.home + 0.3, np.zeros(7), 0.08))
+    far.send(encode_state(Heard(100.03, ARM.home + 0.3, np.zeros(7), 0.08)))
     backend.wait()
     before = backend.read(5.03)
     assert before is not None and before.q[0] == pytest.approx(0.2) and before.stamp == 5.02, "of the moment of the last command"
-    far.send(encode_state(100.015, ARM.home, np.zeros(7), 0.08))  # overtaken: not taken
+    far.send(encode_state(Heard(100.015, ARM.home, np.zeros(7), 0.08)))  # overtaken: not taken
     backend.wait()
     assert backend.read(5.04) is None
     assert backend.wait() < 1e-5, "time stands still while nothing is measured"
@@ -480,10 +474,10 @@ def test_the_controllers_clock_paces_the_loop(ends: tuple[Ros2Control, socket.so
             backend.wait()
             backend.read(6.0)
     assert "no joint states" in backend.report().text
-    far.send(encode_state(101.0, ARM.home, np.zeros(7), 0.08))
+    far.send(encode_state(Heard(101.0, ARM.home, np.zeros(7), 0.08)))
     assert np.array_equal(backend.recover(7.0).q, ARM.home)
     assert backend.follow(Commitment(motion(1), 7.5, np.zeros(6)), 7.0)
-    course = decode_course(far.recv(1 << 20))
+    course = decode_course(far.recv(1 << 20))[0]
     assert course.start == pytest.approx(101.5) and np.array_equal(course.trajectory.q[:-1], motion(1).q)
     assert course.end == pytest.approx(101.5 + motion(1).duration + HOLD), "its rest is held"
     assert np.array_equal(course.trajectory.q[-1], motion(1).q[-1])
@@ -494,31 +488,31 @@ def test_a_motion_that_may_have_begun_while_the_controller_is_not_heard_is_left_
 ) -> None:
     """It is played to its certified rest; what has surely not begun is taken back."""
     backend, far = ends
-    far.send(encode_state(100.0, ARM.home, np.zeros(7), 0.08))
+    far.send(encode_state(Heard(100.0, ARM.home, np.zeros(7), 0.08)))
     backend.connect(5.0)
     assert backend.follow(Commitment(motion(1), 5.05, np.zeros(6)), 5.0)
-    assert decode_course(far.recv(1 << 20)).start == pytest.approx(100.05)
+    assert decode_course(far.recv(1 << 20))[0].start == pytest.approx(100.05)
     with pytest.raises(BackendError, match="no joint states for"):
         for _ in range(20):
             backend.wait()
             backend.read(5.0)
-    backend._silent = 0.6
+    backend._behind = 0.6
     far.settimeout(0.05)
     still = Commitment(Trajectory.at_rest(ARM.home, 0.1), 5.0, np.zeros(2))
     assert not backend.follow(still, 5.0)
     with pytest.raises(TimeoutError):
         far.recv(1 << 20)
-    far.send(encode_state(100.02, ARM.home, np.zeros(7), 0.08))
+    far.send(encode_state(Heard(100.02, ARM.home, np.zeros(7), 0.08)))
     backend.recover(5.0)
     assert backend.follow(still, 5.0)
-    rest = decode_course(far.recv(1 << 20))
+    rest = decode_course(far.recv(1 << 20))[0]
     assert rest.start == pytest.approx(100.02 + HOLD) and np.array_equal(rest.trajectory.q, np.stack([ARM.home] * 2))
 
 
 def announced(ends: tuple[Ros2Control, socket.socket]) -> tuple[Ros2Control, socket.socket]:
     """Connected at 100.0 s of the controller's clock; it is told of a motion half a second later."""
     backend, far = ends
-    far.send(encode_state(100.0, ARM.home, np.zeros(7), 0.08))
+    far.send(encode_state(Heard(100.0, ARM.home, np.zeros(7), 0.08)))
     backend.connect(5.0)
     assert backend.follow(Commitment(motion(1), 5.5, np.zeros(6)), 5.0)
     far.recv(1 << 20)
@@ -536,11 +530,11 @@ def test_a_course_that_could_not_be_handed_over_is_sent_again(ends: tuple[Ros2Co
 
 def test_once_it_is_heard_again_the_controller_is_where_its_clock_says(ends: tuple[Ros2Control, socket.socket]) -> None:
     backend, far = announced(ends)
-    backend._silent = 1.0
-    far.send(encode_state(100.01, ARM.home, np.zeros(7), 0.08))
-    backend.wait()
+    backend._behind = 1.0
+    far.send(encode_state(Heard(100.01, ARM.home, np.zeros(7), 0.08)))
+    assert backend.wait() == pytest.approx(0.01)
     assert backend.follow(Commitment(Trajectory.at_rest(ARM.home, 0.1), 5.0, np.zeros(2)), 5.01)
-    assert decode_course(far.recv(1 << 20)).start == pytest.approx(100.01 + HOLD), "the motion has surely not begun"
+    assert decode_course(far.recv(1 << 20))[0].start == pytest.approx(100.01 + HOLD), "the motion has surely not begun"
 
 
 def test_after_a_stop_the_command_is_held_only_where_the_arm_is_within_the_tracking_bound(
@@ -548,12 +542,12 @@ def test_after_a_stop_the_command_is_held_only_where_the_arm_is_within_the_track
 ) -> None:
     backend, far = ends
     assert 0.0 < options_of(loop_config(ARM, 0.004, Ros2ControlOptions())).near < 0.004, "or the next cycle would stop the arm"
-    far.send(encode_state(100.0, ARM.home, np.zeros(7), 0.08))
+    far.send(encode_state(Heard(100.0, ARM.home, np.zeros(7), 0.08)))
     backend.connect(5.0)
     for n, (away, held) in enumerate([(0.5, True), (1.5, False)]):
         commanded = ARM.home + away * backend.options.near
         backend.write(Command(commanded, np.zeros(7), np.zeros(7), 0.08, Mode.HEAD), 5.0)
-        far.send(encode_state(101.0 + n, ARM.home, np.zeros(7), 0.08))
+        far.send(encode_state(Heard(101.0 + n, ARM.home, np.zeros(7), 0.08)))
         assert np.array_equal(backend.recover(6.0).q, commanded if held else ARM.home)
 
 
@@ -562,8 +556,8 @@ def options_of(config: LoopConfig) -> Ros2ControlOptions:
 
 
 def test_malformed_states_are_errors() -> None:
-    good = encode_state(1.0, ARM.home, np.zeros(7), 0.08)
-    assert decode_state(good, 7)[0] == 1.0
-    for bad in (good[:-8], encode_state(float("nan"), ARM.home, np.zeros(7), 0.08)):
+    good = encode_state(Heard(1.0, ARM.home, np.zeros(7), 0.08))
+    assert decode_state(good, 7).stamp == 1.0
+    for bad in (good[:-8], encode_state(Heard(float("nan"), ARM.home, np.zeros(7), 0.08))):
         with pytest.raises(InputError, match="expected"):
             decode_state(bad, 7)

@@ -46,10 +46,13 @@ _COURSE_STEP, _COURSE_POINTS = 0.005, 16
 
 
 class _Stop:
-    """Slowing down in the trajectory's own time: its rate falls from 1 to 0 along a cubic over ``duration`` [s]."""
+    """Slowing down in the trajectory's own time: its rate falls from 1 to 0 along a cubic over ``duration`` [s].
 
-    def __init__(self, begin: float, duration: float) -> None:
-        self.begin, self.duration, self.elapsed = begin, duration, 0.0
+    It begins at trajectory time ``begin`` [s], ``wait`` [s] from now; until then the rate is 1.
+    """
+
+    def __init__(self, begin: float, duration: float, wait: float = 0.0) -> None:
+        self.begin, self.duration, self.elapsed = begin, duration, -wait
 
     def advance(self, dt: float) -> tuple[float, float, float, bool]:
         """Trajectory time [s], its rate [1] and the rate's derivative [1/s] after ``dt`` more, and whether it is over."""
@@ -61,8 +64,8 @@ class _Stop:
 
     def at(self, elapsed: float | Array) -> tuple[Array, Array, Array]:
         """Trajectory time [s], its rate [1] and the rate's derivative [1/s] ``elapsed`` [s] after the stop's begin."""
-        x = np.minimum(np.asarray(elapsed) / self.duration, 1.0)
-        time = self.begin + self.duration * x * (1.0 - x * x + 0.5 * x * x * x)
+        x = np.clip(np.asarray(elapsed) / self.duration, 0.0, 1.0)
+        time = self.begin + np.minimum(elapsed, 0.0) + self.duration * x * (1.0 - x * x + 0.5 * x * x * x)
         return time, 1.0 - x * x * (3.0 - 2.0 * x), -6.0 * x * (1.0 - x) / self.duration
 
 
@@ -94,6 +97,10 @@ class Executor:
             (lockstep simulation in one process).
         epoch_ns: what the clock that stamps trajectories shows [ns] when ``now`` is 0. 0: they are one clock.
 
+    Attributes:
+        ahead: how far [s] beyond ``now`` an arm that plays the course by itself may be when word of a stop reaches it; until then
+            a stop leaves the course as it is. 0: the arm gets a command each cycle. Kept up to date by the owner.
+
     Raises:
         InputError: ``q`` has the wrong length or is not finite.
     """
@@ -112,6 +119,7 @@ class Executor:
         self._acceleration, self._jerk = np.asarray(config.acceleration), np.asarray(config.jerk)
         self._last_rejection = SubmitCode.ACCEPTED
         self.revision = 0
+        self.ahead = 0.0
         self._hold(start, width, now)
 
     def _hold(self, q: Array, width: float, now: float) -> None:
@@ -122,7 +130,7 @@ class Executor:
         self._now, self._measured_at = now, now
         self._deviating = 0.0
         self._put_off = 0.0
-        self._played = self._active.duration  #: trajectory time of the last command [s]
+        self._played, self._played_at = self._active.duration, now  #: trajectory time of the last command, and when it was [s]
         n = self.config.joints
         self._command = Command(q.copy(), np.zeros(n), np.zeros(n), width, Mode.IDLE)
         self.revision += 1
@@ -183,16 +191,22 @@ class Executor:
         if self._stop is None or not np.isfinite(self._stop.duration):
             if self._mode in _LATCHED and self._stop is None:
                 return joined(Playback.at_rest(self._command.q, self._command.width, self._now), [], self._now)
-            return joined(self._active, [] if self._stop is not None else self._pending, self._now)
-        stop, active = self._stop, self._active
+            return joined(self._active, self._pending, self._now)
+        stop, slowed = self._stop, self._pending[-1] if self._pending else self._active
         left = max(stop.duration - stop.elapsed, 2e-3)
         t = np.linspace(0.0, left, max(int(left / _COURSE_STEP) + 1, _COURSE_POINTS))
         time, rate, slope = stop.at(stop.elapsed + t)
-        q, v, a = active.trajectory.sample(time)
+        q, v, a = slowed.trajectory.sample(time)
         a = rate[:, None] ** 2 * a + slope[:, None] * v
         v = rate[:, None] * v
         v[-1], a[-1] = 0.0, 0.0
-        width = np.array([active.width_at(float(x)) for x in time])
+        width = np.array([slowed.width_at(float(x)) for x in time])
+        before = t < -stop.elapsed
+        if before.any():
+            plan = joined(self._active, self._pending, self._now)
+            on = self._now + t[before] - plan.start
+            q[before], v[before], a[before] = plan.trajectory.sample(on)
+            width[before] = np.interp(on, plan.trajectory.times, plan.width)
         return Commitment(Trajectory(t, q, v, a), self._now, width)
 
     # ---- requests ---------------------------------------------------------------------------------------------------------
@@ -246,24 +260,34 @@ class Executor:
         return ACCEPTED
 
     def stop(self, reason: StopReason, text: str = "") -> None:
-        """Bring the arm to rest along the certified path and latch. A second stop keeps the first one's reason. Never raises."""
+        """Bring the arm to rest along the certified path and latch. A second stop keeps the first one's reason. Never raises.
+
+        What begins within ``ahead`` is still begun: an arm that plays by itself may be in it already.
+        """
         if self._mode in _LATCHED:
             return
         self._reason, self._text = reason, text
         self.counters.stops += 1
-        self.counters.dropped += len(self._pending)
-        self._pending = []
+        wait = self._now - self._played_at + self.ahead if self.ahead > 0.0 else 0.0
+        begun = [p for p in self._pending if wait > 0.0 and p.start <= self._played_at + wait]
+        self.counters.dropped += len(self._pending) - len(begun)
+        self._pending = begun
         self.revision += 1
-        begin = self._played
-        if begin >= self._active.duration:
+        if not begun and self._played >= self._active.duration:
             self._mode, self._stop = Mode.STOPPED, None
             return
         self._mode = Mode.STOPPING
+        self._slow(wait)
+
+    def _slow(self, wait: float) -> None:
+        """Set the stop up: what is played ``wait`` [s] after the last command is slowed down from there."""
+        last = self._pending[-1] if self._pending else self._active
+        begin = self._played_at + wait - last.start if self._pending else self._played + wait
         try:
-            duration = stop_duration(self._active, begin, self._acceleration, self._jerk)
+            duration = stop_duration(last, begin, self._acceleration, self._jerk)
         except Exception as error:  # the certified rest of the trajectory is always there
-            duration, self._text = float("inf"), f"{text}; {type(error).__name__}: {error}"
-        self._stop = _Stop(begin, duration)
+            duration, self._text = float("inf"), f"{self._text}; {type(error).__name__}: {error}"
+        self._stop = _Stop(begin, duration, wait)
 
     def halt(self, reason: StopReason, text: str, q: ArrayLike) -> None:
         """Latch at once, holding (n,) ``q`` [rad]: the arm has stopped by itself and follows nothing. An earlier reason stays."""
@@ -276,7 +300,7 @@ class Executor:
         rest, zero = np.array(q, dtype=np.float64), np.zeros(self.config.joints)
         self._active = Playback.at_rest(rest, self._command.width, self._now)
         self._command = Command(rest, zero, zero, self._command.width, Mode.STOPPED)
-        self._played = self._active.duration
+        self._played, self._played_at = self._active.duration, self._now
         self.revision += 1
 
     def resume(self, now: float, measured_q: ArrayLike, measured_v: ArrayLike | None = None) -> SubmitResult:
@@ -347,14 +371,10 @@ class Executor:
             return self._command
         if self._stop is not None:
             return self._play_stop(dt)
-        pending = self._pending
-        while pending and pending[0].start <= now + 1e-9:
-            self._active = pending.pop(0)
-            self._put_off = 0.0
-            self.counters.splices += 1
-            self.revision += 1
+        self._splice(now)
         active, n = self._active, self.config.joints
-        self._played = t = now - active.start
+        t = now - active.start
+        self._played, self._played_at = t, now
         state = active.state(t)
         mode = self._mode
         if mode < Mode.STOPPING:
@@ -370,6 +390,14 @@ class Executor:
             self._mode = mode
         self._command = command = Command(state[:n], state[n : 2 * n], state[2 * n :], active.width_at(t), mode)
         return command
+
+    def _splice(self, now: float) -> None:
+        pending = self._pending
+        while pending and pending[0].start <= now + 1e-9:
+            self._active = pending.pop(0)
+            self._put_off = 0.0
+            self.counters.splices += 1
+            self.revision += 1
 
     def _clock(self, now: float) -> float:
         """Time [s] this cycle plays on by. A gap that is not played through puts the active trajectory off."""
@@ -396,6 +424,9 @@ class Executor:
         if moving or dt < 0.0:
             self._active.start += shift
         self._measured_at += shift
+        self._played_at += shift
+        if self._stop is not None and self._stop.elapsed < 0.0:  # what an arm was to play on by itself has been put off with it
+            self._slow(0.0)
         if max(abs(shift), self._put_off) >= config.latch_step:
             text = (
                 f"{StopReason.CLOCK.text}: {shift:.4f} s at once, {self._put_off:.4f} s in all; less than {config.latch_step} s"
@@ -425,16 +456,20 @@ class Executor:
             self.stop(StopReason.STALE, f"last measurement {age * 1e3:.0f} ms old; at most {config.stale_after * 1e3:.0f} ms")
 
     def _play_stop(self, dt: float) -> Command:
-        """One cycle of a stop: the trajectory at a falling rate."""
+        """One cycle of a stop: the trajectory at a falling rate, once the stop has begun."""
         assert self._stop is not None
-        active, n = self._active, self.config.joints
         t, rate, slope, over = self._stop.advance(dt)
+        self._splice(self._now)
+        active, n = self._active, self.config.joints
+        if self._stop.elapsed < 0.0:
+            t = self._now - active.start
+            self._played, self._played_at = t, self._now
         state = active.state(t)
         q, v, a = state[:n], state[n : 2 * n], state[2 * n :]
         a = rate * rate * a + slope * v
         v = rate * v
         width = active.width_at(t)
-        if over or t >= active.duration:
+        if over or (t >= active.duration and not self._pending):
             v, a = np.zeros(n), np.zeros(n)
             self._mode, self._stop = Mode.STOPPED, None
             self._active = Playback.at_rest(q, width, self._now)

@@ -233,6 +233,8 @@ class FastLoop:
         now = (deadline_ns - self._zero_ns) * 1e-9
         executor = self.executor
         self._cycle += 1
+        if self._follower is not None:
+            executor.ahead = self._follower.ahead()
         state: BackendState | None = None
         try:
             state = self.backend.read(now)
@@ -249,6 +251,8 @@ class FastLoop:
             self._fail(error)
         self._lead(now)
         # requests come after the command: the arm waits for that one
+        if self.terminated and not self.leaving:
+            self.leave("terminated")
         if not late or self._cycle % 4 == 0:
             self._serve(now)
         if self._cycle % _WATCH_EVERY == 0:
@@ -263,7 +267,7 @@ class FastLoop:
 
     def _lead(self, now: float) -> None:
         """Tell an arm that plays by itself when its course has changed."""
-        if self._follower is None or self.executor.revision == self._followed:
+        if self._follower is None or (self.executor.revision == self._followed and not self._follower.untold()):
             return
         revision = self.executor.revision
         try:
@@ -348,6 +352,7 @@ class FastLoop:
             limit = self.config.max_drift
             text = f"the arm's clock has fallen {drift * 1e-9:.3f} s behind; at most {limit} s"
             self.executor.stop(StopReason.CLOCK, text)
+            self._lead((deadline - self._zero_ns) * 1e-9)  # before its time goes on
         return deadline
 
     def run(self) -> None:
@@ -377,8 +382,6 @@ class FastLoop:
                         skipped = late // period
                         self._missed += skipped - 1
                         deadline += skipped * period
-            if self.terminated and not self.leaving:
-                self.leave("terminated")
             resets = self._resets
             self.cycle(deadline, late >= period)
             if self._resets != resets:  # resetting a world takes as long as it takes

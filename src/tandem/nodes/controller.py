@@ -4,6 +4,8 @@ A course goes out as one ``trajectory_msgs/JointTrajectory`` with absolute times
 mostly lies a little in the past: the controller then samples the course itself at once, and how long the message took does not
 matter. Points carry position, velocity and acceleration, so that its quintic interpolation gives back the certified polynomials.
 
+A course that comes so late from the fast loop that the controller's reference would jump does not go out; the loop is told.
+
 What the controller says is checked. Measured joints go to the executor, which compares them with the course; the controller's own
 reference is compared here, where ``control_msgs`` is installed; and nobody else may publish on the controller's topic.
 """
@@ -28,6 +30,7 @@ from trajectory_msgs.msg import JointTrajectory, JointTrajectoryPoint
 
 from tandem.core.errors import ConfigError
 from tandem.core.types import Commitment
+from tandem.execution.backends.courses import Dispatch, Heard
 from tandem.execution.backends.ros2_control import Ros2ControlOptions, decode_course, encode_state
 from tandem.nodes import messages
 from tandem.nodes.base import RELIABLE_QOS, SENSOR_QOS
@@ -126,6 +129,7 @@ class ControllerLink:
         self._reference = Reference(self._joints)
         self._watch_reference()
         self._heard = -math.inf
+        self._dispatch = Dispatch()
         self._width = 0.0
         self._complaint = ""
         self.sent = 0
@@ -190,12 +194,14 @@ class ControllerLink:
             self._complain("joint states without positions or velocities: joint_state_broadcaster must offer both")
             return
         self._heard = stamp
+        self._dispatch.heard(stamp, time.monotonic())
         q, v = np.array(msg.position)[rows], np.array(msg.velocity)[rows]
         if not (np.isfinite(q).all() and np.isfinite(v).all() and math.isfinite(self._width)):
             self._complain("joint states that are not finite")
             return
         try:
-            self._link.send(encode_state(stamp, q, v, self._width), socket.MSG_DONTWAIT)
+            heard = Heard(stamp, q, v, self._width, self._dispatch.published, self._dispatch.refused)
+            self._link.send(encode_state(heard), socket.MSG_DONTWAIT)
         except (BlockingIOError, OSError):
             return  # the loop is held up or gone: it, or its owner, sees that for itself
 
@@ -227,7 +233,11 @@ class ControllerLink:
                 return
             if not data:
                 return
-            course = decode_course(data)
+            course, number = decode_course(data)
+            late = self._dispatch.refuses(course, number, time.monotonic())
+            if late:  # the loop hears of it with the next states
+                self._complain(f"a course came too late and was not sent to the controller: {late}")
+                continue
             others = self._node.count_publishers(self._trajectories.topic_name) - 1
             if others > 0:
                 text = f"{others} other publisher(s) on {self._trajectories.topic_name}; accepted: the bridge alone"

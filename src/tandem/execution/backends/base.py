@@ -118,6 +118,14 @@ class FollowingBackend(Protocol):
         """
         ...
 
+    def ahead(self) -> float:
+        """How far beyond the present cycle's time [s] the arm may be when word of a new course reaches it; more than 0."""
+        ...
+
+    def untold(self) -> bool:
+        """Whether what it was told last has not reached the arm, and the course has to be told again."""
+        ...
+
 
 class GripperTarget:
     """Which width counts: the streamed one, or an explicit request until the stream changes."""

@@ -25,6 +25,7 @@ from tandem.core.errors import InputError
 from tandem.core.trajectory import Trajectory
 from tandem.core.types import Commitment
 from tandem.execution.backends.base import BackendError, BackendState
+from tandem.execution.backends.courses import WAY, Courses, Heard
 from tandem.execution.fast_loop import LoopConfig
 from tandem.execution.types import ArmReport, ArmState, Command, ExecutorConfig
 
@@ -34,22 +35,12 @@ if TYPE_CHECKING:
 Array = NDArray[np.float64]
 
 BACKEND = "tandem.execution.backends.ros2_control:make"
-#: a velocity or acceleration smaller than this is rest: what the controller accepts at a trajectory's end
-REST = 1e-7
-#: two references are as good as one within this, a quarter of the certified tracking bound [rad], and within this, what a brake
-#: takes off in two cycles [rad/s]; so slow, a motion has only just begun [rad/s]
-NEAR, PACE, SLOW = 1e-3, 0.3, 0.02
-#: acceleration up to which a controller that rests elsewhere is brought to where a motion begins [rad/s^2]; word of it takes [s]
-GENTLE, WAY = 10.0, 0.02
-#: an arm at rest so far from where the controller was told to hold it is held elsewhere: the controller has begun anew [rad]
-ELSEWHERE = 0.02
-#: plans repeat where they begin to within this [rad, m]
-ROUNDING = 1e-6
-#: rest in the place of a motion that was dropped begins so long after it is sent; rest is sent for so long [s]
-HOLD = 0.25
 #: least progress of the loop's time in a cycle [s]
 STEP = 1e-6
-_COURSE = struct.Struct("<dii")
+#: no queue of datagrams is shorter
+QUEUE = 4
+_COURSE = struct.Struct("<qdii")
+_STATE = struct.Struct("<2q2d")
 _BUFFER = 1 << 20
 
 
@@ -72,147 +63,42 @@ class Ros2ControlOptions:
     joints: int = setting(7, "number of joints; set by the bridge", lo=1, hi=8)
 
 
-def encode_state(stamp: float, q: Array, v: Array, width: float) -> bytes:
-    """Measured at ``stamp`` [s, the controller's clock]: q, v (n,) [rad, rad/s], gripper width [m]."""
-    return struct.pack(f"<2d{2 * len(q)}d", stamp, width, *q, *v)
+def encode_state(heard: Heard) -> bytes:
+    """A datagram to the fast loop."""
+    head = _STATE.pack(heard.published, heard.refused, heard.stamp, heard.width)
+    return head + struct.pack(f"<{2 * len(heard.q)}d", *heard.q, *heard.v)
 
 
-def decode_state(data: bytes, joints: int) -> tuple[float, Array, Array, float]:
-    """Inverse of :func:`encode_state`: stamp, q, v, width.
+def decode_state(data: bytes, joints: int) -> Heard:
+    """Inverse of :func:`encode_state`.
 
     Raises:
         InputError: another length, or not finite.
     """
-    numbers = np.frombuffer(data)
-    if len(numbers) != 2 + 2 * joints or not np.isfinite(numbers).all():
-        raise InputError(f"state of {len(data)} bytes: expected {8 * (2 + 2 * joints)} with finite numbers")
-    return float(numbers[0]), numbers[2 : 2 + joints].copy(), numbers[2 + joints :].copy(), float(numbers[1])
+    expected = _STATE.size + 16 * joints
+    if len(data) == expected:
+        published, refused, stamp, width = _STATE.unpack_from(data)
+        numbers = np.frombuffer(data, np.float64, offset=_STATE.size)
+        if np.isfinite(numbers).all() and np.isfinite(stamp) and np.isfinite(width):
+            return Heard(stamp, numbers[:joints].copy(), numbers[joints:].copy(), width, published, refused)
+    raise InputError(f"state of {len(data)} bytes: expected {expected} with finite numbers")
 
 
-def encode_course(course: Commitment) -> bytes:
-    """A course whose ``start`` [s] is on the controller's clock."""
+def encode_course(course: Commitment, number: int) -> bytes:
+    """A course whose ``start`` [s] is on the controller's clock; courses are numbered from 1."""
     t = course.trajectory
-    head = _COURSE.pack(course.start, *t.q.shape)
+    head = _COURSE.pack(number, course.start, *t.q.shape)
     return head + b"".join(x.tobytes() for x in (t.times, t.q, t.v, t.a, np.ascontiguousarray(course.width, dtype=np.float64)))
 
 
-def decode_course(data: bytes) -> Commitment:
+def decode_course(data: bytes) -> tuple[Commitment, int]:
     """Inverse of :func:`encode_course`."""
-    start, knots, joints = _COURSE.unpack_from(data)
+    number, start, knots, joints = _COURSE.unpack_from(data)
     numbers = np.frombuffer(data, np.float64, offset=_COURSE.size)
     n = knots * joints
     times, rest = numbers[:knots], numbers[knots:]
     q, v, a = (rest[i * n : (i + 1) * n].reshape(knots, joints) for i in range(3))
-    return Commitment(Trajectory(times, q, v, a), start, rest[3 * n :].copy())
-
-
-def without_rest(course: Commitment, now: float) -> Commitment | None:
-    """The course from where it begins to move; None when it is all rest, or over at ``now`` [s]: controllers refuse the past.
-
-    Until then the controller holds what it holds. It reaches the first point, which is at rest, on a smooth way of its own from
-    its own reference: that takes up what the two may differ by, where a first point in the past would be a jump.
-    """
-    t = course.trajectory
-    held = np.abs(t.q - t.q[0]).max(1) <= 1e-12
-    still = (np.abs(t.v).max(1) <= REST) & (np.abs(t.a).max(1) <= REST) & held & (np.asarray(course.width) == course.width[0])
-    moving = np.flatnonzero(~still)
-    if not moving.size or course.start + float(t.times[-1]) <= now:
-        return None
-    first = max(int(moving[0]) - 1, 0)
-    if first == 0:
-        return course
-    kept = Trajectory(t.times[first:] - t.times[first], t.q[first:], t.v[first:], t.a[first:])
-    return Commitment(kept, course.start + float(t.times[first]), np.asarray(course.width)[first:])
-
-
-class Courses:
-    """What the controller has been told, and from that what it has to be told next.
-
-    It plays by itself, so two things must not happen: that it begins what the executor has dropped, and that its reference jumps.
-    """
-
-    def __init__(self) -> None:
-        self._told: Commitment | None = None  #: the last one, on the controller's clock
-
-    def next(self, course: Commitment, now: float, clock: float, ahead: float = 0.0) -> tuple[Commitment | None, bool]:
-        """What to send, so that it follows ``course``, of whose clock ``now`` is the present; and whether it then follows it.
-
-        Nothing is sent where it need not be told: it holds, or it plays what it has to a certified rest. Rest is sent where a
-        motion was dropped that has not begun, or only just. Not followed is what would make its reference jump: where the two
-        differ at present (and it does not rest, with time enough to come over before the motion begins), it plays what it has as
-        far as the next rest in it, and is told again later.
-
-        Args:
-            clock: the controller's, when it was last heard [s]. ahead: how far it may have gone on since [s].
-
-        Returns:
-            The course to send, on the controller's clock, or None; and False where it ought to be told again.
-        """
-        told, moving = self._told, without_rest(course, now)
-        latest = clock + ahead
-        over = told is None or latest >= told.end
-        if moving is not None:
-            at, v, _ = moving.trajectory.sample(0.0) if told is None else told.state_at(latest)
-            q, rate, _ = course.state_at(now + ahead)
-            lead = moving.start - (now + ahead) if over else -np.inf  # from rest to rest it finds a smooth way
-            if (_apart(at, q) or _apart(v, rate, PACE)) and lead < _time_to(np.abs(at - q).max()):
-                return (None if over or told is None else _to_its_rest(told, latest)), False
-            return _held(Commitment(moving.trajectory, clock + (moving.start - now), moving.width)), True
-        if told is None or over:
-            return None, True  # it rests already
-        q, width = course.state_at(now)[0], course.width_at(now)
-        times = told.start + told.trajectory.times
-        past, left = (times > clock) & (times <= latest), times > latest
-        at, v, _ = told.state_at(latest)
-        if not (_changes(told, left, q) or np.any(np.abs(told.width[left] - width) > ROUNDING)):
-            return None, True
-        if _apart(at, q, 2.0 * NEAR) or np.abs(v).max() > SLOW or _changes(told, past, q, 2.0 * NEAR):
-            return _to_its_rest(told, latest), False
-        return Commitment(Trajectory.at_rest(q, HOLD), latest + HOLD, np.full(2, width)), True
-
-    def sent(self, course: Commitment) -> None:
-        """``course`` of :meth:`next` is on its way."""
-        self._told = course
-
-
-def _time_to(distance: float) -> float:
-    """How long before a motion a controller at rest ``distance`` [rad] off has to be told of it [s]: a quintic's 5.8 d / T^2."""
-    return WAY + float(np.sqrt(5.8 * min(distance, ELSEWHERE) / GENTLE))
-
-
-def _to_its_rest(told: Commitment, latest: float) -> Commitment | None:
-    """``told`` as far as where it rests next after ``latest``; None where nothing comes after that in any case."""
-    t, width = told.trajectory, np.asarray(told.width)
-    still = (np.abs(t.v).max(1) <= REST) & (np.abs(t.a).max(1) <= REST) & (told.start + t.times > latest)
-    if not still.any():
-        return None
-    n = int(np.argmax(still))
-    after = np.arange(len(t.times)) > n
-    if not (_changes(told, after, t.q[n]) or np.any(np.abs(width[after] - width[n]) > ROUNDING)):
-        return None
-    if n == 0:  # it has not begun
-        return Commitment(Trajectory.at_rest(t.q[0], HOLD), latest + HOLD, np.full(2, width[0]))
-    to = slice(0, n + 1)
-    return _held(Commitment(Trajectory(t.times[to], t.q[to], t.v[to], t.a[to]), told.start, width[to]))
-
-
-def _apart(a: Array, b: Array, bound: float = NEAR) -> bool:
-    return bool(np.abs(a - b).max() > bound)
-
-
-def _changes(course: Commitment, knots: NDArray[np.bool_], q: Array, bound: float = ROUNDING) -> bool:
-    """Whether one of these knots is away from ``q`` (n,) [rad]."""
-    return bool(np.any(np.abs(course.trajectory.q[knots] - q) > bound))
-
-
-def _held(course: Commitment) -> Commitment:
-    """The course with its rest held for a while: one that is over when it arrives is refused, and an older one played."""
-    t = course.trajectory
-    end, zero = t.q[-1:], np.zeros_like(t.q[-1:])
-    held = Trajectory(
-        np.append(t.times, t.times[-1] + HOLD), np.vstack([t.q, end]), np.vstack([t.v, zero]), np.vstack([t.a, zero])
-    )
-    return Commitment(held, course.start, np.append(course.width, course.width[-1]))
+    return Commitment(Trajectory(times, q, v, a), start, rest[3 * n :].copy()), number
 
 
 class Ros2Control:
@@ -226,21 +112,26 @@ class Ros2Control:
         self._before: BackendState | None = None  #: the measurement of the last cycle
         self._fresh = False
         self._clock: float | None = None  #: the controller's clock at the loop's present cycle [s]
+        self._heard: Heard | None = None
         self._last = time.monotonic()
-        self._silent = 0.0
+        self._silent = 0.0  #: how long nothing has come [s]
+        self._behind = 0.0  #: how far the controller may have gone on since ``_clock`` [s]
+        self._untold = False  #: the last course came too late to go out
+        self._late = False  #: which is yet to be said
         self._commanded: Array | None = None
         self._courses = Courses()
         self._lost = False
 
-    def _receive(self, timeout: float) -> bool:
-        """Take what has come, waiting for the first; whether there was something."""
+    def _receive(self, timeout: float) -> int:
+        """Take what has come, waiting for the first; how many there were."""
         self._link.settimeout(timeout)
-        found = False
+        found = 0
         try:
             while True:
-                stamp, q, v, width = decode_state(self._link.recv(_BUFFER), self.joints)
-                if self._state is None or stamp > self._state.stamp:
-                    self._state, self._fresh, found = BackendState(q, v, width, stamp), True, True
+                heard = decode_state(self._link.recv(_BUFFER), self.joints)
+                if self._state is None or heard.stamp > self._state.stamp:
+                    self._state, self._fresh, found = BackendState(heard.q, heard.v, heard.width, heard.stamp), True, found + 1
+                    self._heard = heard
                 self._link.settimeout(0.0)
         except (TimeoutError, BlockingIOError, InterruptedError):
             return found
@@ -272,7 +163,11 @@ class Ros2Control:
         passed, self._last = now - self._last, now
         elapsed = max(self._state.stamp - self._clock, STEP) if came else STEP
         self._silent = 0.0 if came else self._silent + passed
+        # a queue that filled up while the loop was held up has kept the oldest
+        self._behind = 0.0 if 0 < came < QUEUE else max(self._behind + passed - elapsed, 0.0)
         self._clock += elapsed
+        if self._heard is not None and not self._courses.confirm(self._heard.published, self._heard.refused):
+            self._untold = self._late = True
         return elapsed
 
     def read(self, now: float) -> BackendState | None:
@@ -286,6 +181,9 @@ class Ros2Control:
                 f"no joint states for {self._silent:.2f} s; the controller plays to the end of what it has. Check "
                 "controller_manager, then resume", halted=True
             )
+        if self._late:
+            self._late = False
+            raise BackendError("a course came too late to go out; the controller plays what it has. Is this machine busy?")
         if not self._fresh or self._state is None:
             return None
         self._fresh = False
@@ -300,14 +198,23 @@ class Ros2Control:
         """Send a new course, whose ``start`` is on the loop's clock, of which ``now`` is the present; False: try again later."""
         if self._clock is None:
             return False
-        told, done = self._courses.next(course, now, self._clock, self._silent)
+        told, done = self._courses.next(course, now, self._clock, self._behind, self._heard, 2.0 * self.options.near)
         if told is not None:
             try:
-                self._link.send(encode_course(told))
+                self._link.send(encode_course(told, self._courses.number + 1))
             except OSError as error:
                 raise BackendError(f"the course could not be handed to the bridge: {error}") from error
             self._courses.sent(told)
+        self._untold = False
         return done
+
+    def ahead(self) -> float:
+        """How far the controller may have gone on when word of a course reaches it [s]."""
+        return self._behind + WAY
+
+    def untold(self) -> bool:
+        """Whether the last course came too late to go out."""
+        return self._untold
 
     def report(self) -> ArmReport:
         """What is known of the controller."""
@@ -328,7 +235,8 @@ class Ros2Control:
             if time.monotonic() > limit:
                 raise BackendError(f"no joint states on {self.options.states}; check controller_manager")
         assert self._state is not None
-        self._clock, self._silent, self._lost, self._last = self._state.stamp, 0.0, False, time.monotonic()
+        self._clock, self._last = self._state.stamp, time.monotonic()
+        self._silent, self._behind, self._lost = 0.0, 0.0, False
         self._before = None
         q = self._state.q
         if self._commanded is not None and np.abs(self._commanded - q).max() <= self.options.near:

@@ -1,0 +1,241 @@
+"""What a controller that plays by itself is told, so that it begins nothing that was dropped and its reference never jumps.
+
+Two sides: :class:`Courses`, in the fast loop, decides what to send; :class:`Dispatch`, at the link's other end, looks once more
+whether that is still right when it goes out. No I/O, no clock of its own.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tandem.core.trajectory import Trajectory
+from tandem.core.types import Commitment
+
+Array = NDArray[np.float64]
+
+#: a velocity or acceleration smaller than this is rest: what the controller accepts at a trajectory's end
+REST = 1e-7
+#: two references are as good as one within this, a quarter of the certified tracking bound [rad], and within this, what a brake
+#: takes off in two cycles [rad/s]; so slow, a motion has only just begun [rad/s]
+NEAR, PACE, SLOW = 1e-3, 0.3, 0.02
+#: acceleration up to which a controller that rests elsewhere is brought to where a motion begins [rad/s^2]
+GENTLE = 10.0
+#: word to the controller takes so long at most, ordinarily; until then a stop leaves its course as it is [s]
+WAY = 0.02
+#: an arm that stands while the course passes at this speed does not follow it [rad/s]
+FAST = 0.1
+#: an arm at rest so far from where the controller was told to hold it is held elsewhere: the controller has begun anew [rad]
+ELSEWHERE = 0.02
+#: plans repeat where they begin to within this [rad, m]
+ROUNDING = 1e-6
+#: rest in the place of a motion that was dropped begins so long after it is sent; rest is sent for so long [s]
+HOLD = 0.25
+
+
+class Heard(NamedTuple):
+    """A measurement at ``stamp`` [s, the controller's clock]: q, v (n,) [rad, rad/s], gripper ``width`` [m].
+
+    ``published``: number of the last course that went out to the controller; ``refused``: of the last that came too late.
+    """
+
+    stamp: float
+    q: Array
+    v: Array
+    width: float
+    published: int = 0
+    refused: int = 0
+
+
+def without_rest(course: Commitment, now: float) -> Commitment | None:
+    """The course from where it begins to move; None when it is all rest, or over at ``now`` [s]: controllers refuse the past.
+
+    Until then the controller holds what it holds. It reaches the first point, which is at rest, on a smooth way of its own from
+    its own reference: that takes up what the two may differ by, where a first point in the past would be a jump.
+    """
+    t = course.trajectory
+    held = np.abs(t.q - t.q[0]).max(1) <= 1e-12
+    still = (np.abs(t.v).max(1) <= REST) & (np.abs(t.a).max(1) <= REST) & held & (np.asarray(course.width) == course.width[0])
+    moving = np.flatnonzero(~still)
+    if not moving.size or course.start + float(t.times[-1]) <= now:
+        return None
+    first = max(int(moving[0]) - 1, 0)
+    if first == 0:
+        return course
+    kept = Trajectory(t.times[first:] - t.times[first], t.q[first:], t.v[first:], t.a[first:])
+    return Commitment(kept, course.start + float(t.times[first]), np.asarray(course.width)[first:])
+
+
+class Courses:
+    """What the controller has been told, and from that what it has to be told next.
+
+    It plays by itself, so two things must not happen: that it begins what the executor has dropped, and that its reference jumps.
+    """
+
+    def __init__(self) -> None:
+        self._told: Commitment | None = None  #: the last one, on the controller's clock
+        self._sent: dict[int, Commitment] = {}  #: by number, from the one that went out last
+        self.number = 0  #: of the last one
+
+    def next(
+        self, course: Commitment, now: float, clock: float, ahead: float = 0.0, heard: Heard | None = None, bound: float = 0.0
+    ) -> tuple[Commitment | None, bool]:
+        """What to send, so that it follows ``course``, of whose clock ``now`` is the present; and whether that is all.
+
+        Nothing is sent where it need not be told: it holds, or it plays what it has to a certified rest. Rest is sent where a
+        motion was dropped that has not begun, or only just. Not followed is what would make its reference jump: where the two
+        differ at present (and it does not rest, with time enough to come over before the motion begins), it plays what it has as
+        far as the next rest in it, and is told again later. Where the arm stands beside a course that passes, the controller has
+        stopped by itself, or the arm is held: rest is sent where it stands.
+
+        Args:
+            clock: the controller's, when it was last heard [s]. ahead: how far it may have gone on since [s].
+            heard: the newest measurement. bound: how far the arm may be from what it follows [rad].
+
+        Returns:
+            The course to send, on the controller's clock, or None; and False where it ought to be told again.
+        """
+        told, moving = self._told, without_rest(course, now)
+        latest = clock + ahead
+        rests = told is None or _rests(told, latest)
+        if told is not None and not rests and heard is not None and _stands_beside(heard, told, bound):
+            over = max(HOLD, 6.0 * float(np.abs(told.state_at(latest)[1]).max()) / GENTLE)  # where it plays on after all: gently
+            return Commitment(Trajectory.at_rest(heard.q, HOLD), latest + over, np.full(2, told.width_at(latest))), True
+        if moving is not None:
+            at, v, _ = moving.trajectory.sample(0.0) if told is None else told.state_at(latest)
+            q, rate, _ = course.state_at(now + ahead)
+            lead = moving.start - (now + ahead) if rests else -np.inf  # from rest to rest it finds a smooth way
+            if (_apart(at, q) or _apart(v, rate, PACE)) and lead < _time_to(np.abs(at - q).max()):
+                return (None if rests or told is None else _to_its_rest(told, latest)), False
+            return _held(Commitment(moving.trajectory, clock + (moving.start - now), moving.width)), True
+        if told is None or rests:
+            return None, True
+        q, width = course.state_at(now)[0], course.width_at(now)
+        times = told.start + told.trajectory.times
+        past, left = (times > clock) & (times <= latest), times > latest
+        at, v, _ = told.state_at(latest)
+        if not (_changes(told, left, q) or np.any(np.abs(told.width[left] - width) > ROUNDING)):
+            return None, True
+        if _apart(at, q, 2.0 * NEAR) or np.abs(v).max() > SLOW or _changes(told, past, q, 2.0 * NEAR):
+            return _to_its_rest(told, latest), False
+        return Commitment(Trajectory.at_rest(q, HOLD), latest + HOLD, np.full(2, width)), True
+
+    def sent(self, course: Commitment) -> None:
+        """``course`` of :meth:`next` is on its way, as ``number``."""
+        self.number += 1
+        self._told = self._sent[self.number] = course
+
+    def confirm(self, published: int, refused: int) -> bool:
+        """What the other end says of the numbers; False, once, when the last was refused: the controller has an older one."""
+        for number in [n for n in self._sent if n < published]:
+            del self._sent[number]
+        if refused < self.number or refused <= published or refused not in self._sent:
+            return True
+        del self._sent[refused]
+        self._told = self._sent.get(published)
+        return False
+
+
+def _rests(told: Commitment, latest: float) -> bool:
+    """Whether nothing is left to move after ``latest`` [s]."""
+    if latest >= told.end:
+        return True
+    at, v, _ = told.state_at(latest)
+    left = told.start + told.trajectory.times > latest
+    width = told.width_at(latest)
+    return bool(np.abs(v).max() <= REST) and not (_changes(told, left, at) or np.any(np.abs(told.width[left] - width) > ROUNDING))
+
+
+def _stands_beside(heard: Heard, told: Commitment, bound: float) -> bool:
+    """Whether the arm stands where it was to pass: the controller has stopped by itself, or something holds the arm."""
+    q, v, _ = told.state_at(heard.stamp)
+    return bool(np.abs(heard.v).max() <= SLOW and np.abs(v).max() > FAST and _apart(heard.q, q, bound))
+
+
+def _time_to(distance: float) -> float:
+    """How long before a motion a controller at rest ``distance`` [rad] off has to be told of it [s]: a quintic's 5.8 d / T^2."""
+    return WAY + float(np.sqrt(5.8 * min(distance, ELSEWHERE) / GENTLE))
+
+
+def _to_its_rest(told: Commitment, latest: float) -> Commitment | None:
+    """``told`` as far as where it rests next after ``latest``; None where nothing comes after that in any case."""
+    t, width = told.trajectory, np.asarray(told.width)
+    still = (np.abs(t.v).max(1) <= REST) & (np.abs(t.a).max(1) <= REST) & (told.start + t.times > latest)
+    if not still.any():
+        return None
+    n = int(np.argmax(still))
+    after = np.arange(len(t.times)) > n
+    if not (_changes(told, after, t.q[n]) or np.any(np.abs(width[after] - width[n]) > ROUNDING)):
+        return None
+    if n == 0:  # it has not begun
+        return Commitment(Trajectory.at_rest(t.q[0], HOLD), latest + HOLD, np.full(2, width[0]))
+    to = slice(0, n + 1)
+    return _held(Commitment(Trajectory(t.times[to], t.q[to], t.v[to], t.a[to]), told.start, width[to]))
+
+
+def _apart(a: Array, b: Array, bound: float = NEAR) -> bool:
+    return bool(np.abs(a - b).max() > bound)
+
+
+def _changes(course: Commitment, knots: NDArray[np.bool_], q: Array, bound: float = ROUNDING) -> bool:
+    """Whether one of these knots is away from ``q`` (n,) [rad]."""
+    return bool(np.any(np.abs(course.trajectory.q[knots] - q) > bound))
+
+
+def _held(course: Commitment) -> Commitment:
+    """The course with its rest held for a while: one that is over when it arrives is refused, and an older one played."""
+    t = course.trajectory
+    end, zero = t.q[-1:], np.zeros_like(t.q[-1:])
+    held = Trajectory(
+        np.append(t.times, t.times[-1] + HOLD), np.vstack([t.q, end]), np.vstack([t.v, zero]), np.vstack([t.a, zero])
+    )
+    return Commitment(held, course.start, np.append(course.width, course.width[-1]))
+
+
+class Dispatch:
+    """The link's side: what went out to the controller last, and whether a new course is still in time.
+
+    Attributes:
+        published, refused: numbers of the last courses that went out, and that did not.
+    """
+
+    def __init__(self) -> None:
+        self.published, self.refused = 0, 0
+        self._played: Commitment | None = None
+        self._offset = 0.0  #: the controller's clock less the caller's [s]
+
+    def heard(self, stamp: float, at: float) -> None:
+        """A measurement of ``stamp`` [s, the controller's clock] came at ``at`` [s, the caller's]."""
+        self._offset = stamp - at
+
+    def refuses(self, course: Commitment, number: int, at: float) -> str:
+        """Why ``course`` may not go out at ``at`` [s, the caller's clock]; empty: it goes, and is what the controller plays."""
+        why = _late(self._played, course, at + self._offset)
+        if why:
+            self.refused = number
+        else:
+            self._played, self.published = course, number
+        return why
+
+
+def _late(told: Commitment | None, course: Commitment, clock: float) -> str:
+    """What is wrong with ``course`` for a controller that plays ``told``, arriving at ``clock`` [s]; empty when nothing is.
+
+    :class:`Courses` has asked this when it was sent. What is seen here is how much later it is.
+    """
+    if course.end <= clock:
+        return f"it has ended {clock - course.end:.3f} s before"
+    if told is None:
+        return ""
+    at, v, _ = told.state_at(clock)
+    q, rate, _ = course.state_at(max(clock, course.start))
+    if course.start > clock:  # until then a smooth way of its own, from where it is
+        time = course.start - clock
+        pull = 5.8 * min(float(np.abs(at - q).max()), ELSEWHERE) / time**2 + 6.0 * float(np.abs(v - rate).max()) / time
+        return f"the controller's reference would turn by {pull:.0f} rad/s^2" if pull > 2.0 * GENTLE else ""
+    if _apart(at, q, 2.0 * NEAR) or _apart(v, rate, 2.0 * PACE):
+        jump, other = float(np.abs(at - q).max()), float(np.abs(v - rate).max())
+        return f"the controller's reference would jump by {jump * 1e3:.1f} mrad and {other:.2f} rad/s"
+    return ""

@@ -1,0 +1,169 @@
+"""The fast loop and a controller that plays by itself: states stay away, word comes late, one of them stops."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+pytest.importorskip("rclpy")
+
+from controller_bench import ARM, FAMILY, TRACKING, ControllerBench
+from numpy.typing import NDArray
+
+from tandem.execution.types import Mode, StopReason
+
+Array = NDArray[np.float64]
+
+#: what the reference may move in a millisecond, and its speed change, in a motion of :meth:`ControllerBench.wander` [rad, rad/s]
+STEP, CHANGE = 1.5e-3, 0.05
+
+
+def smooth(path: Array, change: float = CHANGE) -> bool:
+    """Whether the reference moves as in a motion."""
+    steps = np.diff(path, axis=0)
+    return bool(np.abs(steps).max() < STEP and np.abs(np.diff(steps, axis=0)).max() < 1e-3 * change)
+
+
+def moves_for(path: Array) -> float:
+    """Until the reference stands [s]."""
+    moving = np.flatnonzero(np.abs(np.diff(path, axis=0)).max(1) > 1e-8)
+    return 1e-3 * (moving[-1] + 1) if moving.size else 0.0
+
+
+def wandering(patch: pytest.MonkeyPatch, seed: int, **options: float) -> ControllerBench:
+    """In the middle of a motion, the next one pending."""
+    bench = ControllerBench(patch, **options)  # type: ignore[arg-type]
+    bench.run(0.1)
+    bench.wander(3, seed)
+    at = bench.t + 0.12
+    q, v, a = bench.executor.commitment().state_at(1.76e9 + at)
+    bench.submit(FAMILY.trajectory(q, v, a, np.clip(3.0 * (ARM.home - q) - 2.0 * v, -3.0, 3.0)), at)
+    return bench
+
+
+@pytest.mark.parametrize("gap", [0.0, 0.02, 0.06, 0.1, 0.2])
+@pytest.mark.parametrize("seed", [2, 5])
+def test_a_stop_in_a_gap_of_the_states_brakes_at_once(monkeypatch: pytest.MonkeyPatch, gap: float, seed: int) -> None:
+    """Also where the next motion has begun in the gap."""
+    bench = wandering(monkeypatch, seed)
+    bench.run(0.06)
+    begun = bench.t
+    bench.silent = gap > 0.0
+    bench.run(max(gap - 0.01, 0.0))
+    if bench.executor.mode < Mode.STOPPING:  # from 50 ms on the drift of the clocks has stopped it
+        bench.stop()
+    bench.run(0.01)
+    bench.silent = False
+    stopped = bench.t
+    bench.run(2.0)
+    assert bench.executor.mode is Mode.STOPPED and not bench.refused and not bench.controller.refused
+    assert smooth(bench.since(begun))
+    assert moves_for(bench.since(stopped)) < 0.25, "motion and backup would go on for more than half a second"
+    assert np.abs(bench.controller.desired[0] - bench.executor.command.q).max() < 1e-6
+
+
+@pytest.mark.parametrize("reason", ["operator", "terminated", "contact"])
+@pytest.mark.parametrize("rate", [40.0, 100.0])
+def test_a_stop_begins_where_the_controller_is(monkeypatch: pytest.MonkeyPatch, reason: str, rate: float) -> None:
+    bench = wandering(monkeypatch, 1, rate=rate, drift=0.3)
+    bench.run(0.06)
+    begun = bench.t
+    if reason == "operator":
+        bench.stop()
+    elif reason == "terminated":
+        bench.loop.terminated = True
+    else:
+        bench.stuck = bench.controller.desired[0] + 0.02
+    bench.run(1.5)
+    assert bench.executor.mode is Mode.STOPPED and not bench.refused
+    assert bench.executor.reason is (StopReason.TRACKING if reason == "contact" else StopReason.OPERATOR)
+    assert smooth(bench.since(begun), 0.15 if reason == "contact" else CHANGE)
+    assert moves_for(bench.since(begun)) < (0.9 if reason == "contact" else 0.3)
+
+
+@pytest.mark.parametrize("queue", [10, 1000])
+@pytest.mark.parametrize("held", [0.1, 0.2, 0.3, 0.45])
+@pytest.mark.parametrize("stop", [True, False])
+def test_a_loop_that_was_held_up_knows_that_its_states_are_old(
+    monkeypatch: pytest.MonkeyPatch, queue: int, held: float, stop: bool
+) -> None:
+    """A full socket has kept the oldest ones. The drift of the clocks is let pass, as for a simulation."""
+    bench = wandering(monkeypatch, 2, queue=queue, drift=30.0)
+    bench.run(0.02)
+    begun = bench.t
+    if stop:
+        bench.stop()
+    bench.hold_up(held)
+    again = bench.t
+    bench.run(2.5)
+    assert bench.executor.mode is (Mode.STOPPED if stop else Mode.IDLE) and not bench.refused
+    assert smooth(bench.since(begun))
+    assert np.abs(bench.controller.desired[0] - bench.executor.command.q).max() < 1e-6
+    if stop:
+        assert moves_for(bench.since(again)) < 0.25
+
+
+@pytest.mark.parametrize("late", [0.015, 0.04, 0.1, 0.2])
+def test_word_of_a_stop_that_is_too_late_does_not_go_out(monkeypatch: pytest.MonkeyPatch, late: float) -> None:
+    """What comes within the way that is allowed for changes nothing; later the controller plays on to a certified rest."""
+    bench = wandering(monkeypatch, 2)
+    bench.run(0.3)
+    begun, bench.late = bench.t, late
+    course = bench.executor.course()
+    bench.stop()
+    bench.run(2.5)
+    assert bench.executor.mode is Mode.STOPPED and not bench.controller.refused
+    assert smooth(bench.since(begun), CHANGE if late < 0.02 or bench.refused else 2.0)
+    assert bool(bench.refused) == (late >= 0.1)
+    if bench.refused:
+        assert np.abs(bench.controller.desired[0] - course.trajectory.q[-1]).max() < 1e-6, "the certified rest"
+    else:
+        assert np.abs(bench.controller.desired[0] - bench.executor.command.q).max() < 1e-6
+
+
+def test_a_motion_that_is_too_late_stops_the_arm(monkeypatch: pytest.MonkeyPatch) -> None:
+    bench = ControllerBench(monkeypatch)
+    bench.run(0.1)
+    bench.wander(1, 3)
+    begun, bench.late = bench.t, 0.3
+    at = bench.t + 0.12
+    q, v, a = bench.executor.commitment().state_at(1.76e9 + at)
+    bench.submit(FAMILY.trajectory(q, v, a, np.full(7, 1.5)), at)
+    bench.run(0.5)
+    bench.late = 0.0
+    bench.run(1.5)
+    assert bench.refused and "jump" in bench.refused[0]
+    assert bench.executor.mode is Mode.STOPPED and bench.executor.reason in (StopReason.BACKEND, StopReason.TRACKING)
+    assert smooth(bench.since(begun))
+
+
+@pytest.mark.parametrize("seed", [2, 5])
+def test_a_controller_that_has_stopped_by_itself_is_not_sent_under_way(monkeypatch: pytest.MonkeyPatch, seed: int) -> None:
+    """As one whose path tolerance was violated: it holds, and says so to nobody."""
+    bench = wandering(monkeypatch, seed)
+    bench.run(0.3)
+    controller, still = bench.controller, np.zeros(7)
+    assert np.abs(controller.desired[1]).max() > 0.2
+    held = controller.desired[0].copy()
+    controller.desired, controller._points = np.stack([held, still, still]), None
+    begun = bench.t
+    bench.run(2.0)
+    assert bench.executor.mode is Mode.STOPPED and bench.executor.reason is StopReason.TRACKING
+    assert np.abs(bench.since(begun + 2e-3) - held).max() < 1e-9
+    assert not bench.refused
+
+
+def test_a_held_arms_reference_comes_back_to_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Something holds the arm, the controller goes on: it must not go on to press."""
+    bench = wandering(monkeypatch, 2)
+    bench.run(0.3)
+    bench.stuck = bench.controller.desired[0].copy()
+    begun = bench.t
+    course = bench.executor.course()
+    bench.run(2.0)
+    assert bench.executor.reason is StopReason.TRACKING and not bench.refused
+    assert smooth(bench.since(begun), 0.1)
+    away = np.abs(bench.since(begun) - bench.stuck).max()
+    assert np.abs(course.trajectory.q[-1] - bench.stuck).max() > 1.5 * away
+    assert np.abs(bench.controller.desired[0] - bench.stuck).max() < 1e-9
+    assert away > TRACKING, "it had gone on"
