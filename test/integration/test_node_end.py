@@ -25,10 +25,21 @@ NODE = """
         def setup(self):
             if {fails}:
                 self.timer(0.1, self.fail)
-            print("ready", flush=True)
+            if {swallows}:
+                self.timer(0.1, self.drop)
+            else:
+                print("ready", flush=True)
 
         def fail(self):
             raise RuntimeError("a callback's")
+
+        def drop(self):
+            class Slow:
+                def __del__(self):
+                    print("ready", flush=True)
+                    time.sleep(2.5)  # an exception here is ignored
+
+            Slow()
 
         def release(self):
             print("begins", flush=True)
@@ -43,11 +54,12 @@ NODE = """
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM], ids=lambda s: s.name)
-@pytest.mark.parametrize("fails", [False, True], ids=["asked to end", "a callback fails"])
-def test_a_signal_does_not_break_off_the_closing(fails: bool, number: signal.Signals) -> None:
+@pytest.mark.parametrize("why", ["asked to end", "a callback fails", "asked while nothing is heard"])
+def test_a_signal_does_not_break_off_the_closing(why: str, number: signal.Signals) -> None:
+    fails, swallows = why == "a callback fails", why == "asked while nothing is heard"
     environment = {**os.environ, **ENVIRONMENT, "ROS_DOMAIN_ID": "97", "PYTHONPATH": str(ROOT / "src")}
     seldom = ["--ros-args", "-p", "diagnostics_rate:=0.1"]  # nothing but the signal wakes it
-    command = [*DIES_WITH_US, sys.executable, "-c", textwrap.dedent(NODE.format(fails=fails)), *seldom]
+    command = [*DIES_WITH_US, sys.executable, "-c", textwrap.dedent(NODE.format(fails=fails, swallows=swallows)), *seldom]
     with subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True) as node:
         assert node.stdout is not None
         assert node.stdout.readline() == "ready\n"

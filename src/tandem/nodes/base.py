@@ -257,11 +257,17 @@ class TandemNode(LifecycleNode):
         self._diagnostics_publisher.publish(array)
 
 
-def _end_on_signals(executor: SingleThreadedExecutor) -> None:
+#: where KeyboardInterrupt was swallowed, as in a ``__del__``, a node ends after so long [s]
+_LOOK = 1.0
+
+
+def _end_on_signals(executor: SingleThreadedExecutor) -> Callable[[], bool]:
     """SIGINT and SIGTERM raise KeyboardInterrupt in the main thread, once: what closes a node must not be broken off.
 
     Until it has closed the context lives, so that what brings an arm to rest can still be published. Python acts on a signal
     only between its own instructions: a thread wakes ``executor``, which waits in the middleware.
+
+    Returns: says whether that has happened.
     """
     asked = False
 
@@ -284,6 +290,7 @@ def _end_on_signals(executor: SingleThreadedExecutor) -> None:
         signal.signal(number, end)
     signal.set_wakeup_fd(wakes.detach(), warn_on_full_buffer=False)
     threading.Thread(target=wake, name="signals", daemon=True).start()
+    return lambda: asked
 
 
 def run(make: Callable[[], TandemNode]) -> int:
@@ -293,7 +300,7 @@ def run(make: Callable[[], TandemNode]) -> int:
     node: TandemNode | None = None
     executor = SingleThreadedExecutor()
     try:
-        _end_on_signals(executor)
+        asked = _end_on_signals(executor)
         node = make()
         if node.settings.niceness:
             give_way(node.settings.niceness)
@@ -305,7 +312,8 @@ def run(make: Callable[[], TandemNode]) -> int:
         gc.collect()  # what was loaded stays: a full collection of it would take a tenth of a second in the middle of a plan
         gc.freeze()
         executor.add_node(node)
-        executor.spin()
+        while rclpy.ok() and not asked():
+            executor.spin_once(timeout_sec=_LOOK)
     except (KeyboardInterrupt, ExternalShutdownException):
         return 0
     except ConfigError as error:
