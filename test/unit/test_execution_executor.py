@@ -192,6 +192,20 @@ def test_a_gap_in_what_a_stop_leaves_as_it_is_slows_at_once() -> None:
     assert np.abs(np.diff([c.v for c in [last, *commands]], axis=0)).max() < 1.05e-2
 
 
+@pytest.mark.parametrize("gap", [0.05, 0.5])
+def test_a_motion_that_a_stop_let_begin_is_dropped_by_a_gap(gap: float) -> None:
+    """The arm rests, the motion is within ``ahead``: whatever comes, it does not begin after the stop is over."""
+    executor = make()
+    play(executor, 0.0, 0.1)
+    executor.submit(good(executor, 0.38), 0.1)
+    executor.ahead = 0.3
+    executor.stop(StopReason.OPERATOR)
+    assert executor.mode is Mode.STOPPING and executor._pending
+    commands = [executor.tick(0.1 + gap + 0.001 * k, executor.command.q) for k in range(1000)]
+    assert commands[-1].mode is Mode.STOPPED and not executor._pending
+    assert all(np.array_equal(c.q, START) for c in commands)
+
+
 def test_tracking_error_stops_only_after_the_debounce_and_resume_starts_from_the_measurement() -> None:
     executor = make()
     play(executor, 0.0, 0.1)

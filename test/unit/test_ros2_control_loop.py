@@ -103,6 +103,37 @@ def test_a_loop_that_was_held_up_knows_that_its_states_are_old(
         assert moves_for(bench.since(again)) < 0.25
 
 
+@pytest.mark.parametrize("where", ["wait", "settle", "write"])
+@pytest.mark.parametrize("held", [0.06, 0.1, 0.2])
+def test_a_loop_that_was_held_up_within_a_cycle_knows_that_the_controller_has_gone_on(
+    monkeypatch: pytest.MonkeyPatch, where: str, held: float
+) -> None:
+    """After what it last heard: before the drift of the clocks stops it, and before an operator's request is answered."""
+    bench = wandering(monkeypatch, 2, drift=0.05 if where == "settle" else 30.0)
+    bench.run(0.03)
+    begun = bench.t
+    part = bench.backend if where != "settle" else bench.loop
+    name = {"wait": "wait", "write": "write", "settle": "_settle"}[where]
+    ordinary = getattr(part, name)
+
+    def held_up(*given: object) -> object:
+        monkeypatch.setattr(part, name, ordinary)
+        bench.hold_up(held)
+        return ordinary(*given)
+
+    if where != "settle":
+        bench.stop()
+    monkeypatch.setattr(part, name, held_up)
+    bench.run(0.02)
+    stopped = bench.t
+    bench.run(2.0)
+    assert bench.executor.mode is Mode.STOPPED and not bench.refused
+    assert bench.executor.reason is (StopReason.CLOCK if where == "settle" else StopReason.OPERATOR)
+    assert smooth(bench.since(begun))
+    assert moves_for(bench.since(stopped)) < 0.25
+    assert np.abs(bench.controller.desired[0] - bench.executor.command.q).max() < 1e-6
+
+
 @pytest.mark.parametrize("late", [0.015, 0.04, 0.1, 0.2])
 def test_word_of_a_stop_that_is_too_late_does_not_go_out(monkeypatch: pytest.MonkeyPatch, late: float) -> None:
     """What comes within the way that is allowed for changes nothing; later the controller plays on to a certified rest."""

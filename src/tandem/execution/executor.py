@@ -268,7 +268,10 @@ class Executor:
             return
         self._reason, self._text = reason, text
         self.counters.stops += 1
-        wait = self._now - self._played_at + self.ahead if self.ahead > 0.0 else 0.0
+        self._slow(self._now - self._played_at + self.ahead if self.ahead > 0.0 else 0.0)
+
+    def _slow(self, wait: float) -> None:
+        """Set the stop up: what is played ``wait`` [s] after the last command is slowed down there, what is later is dropped."""
         begun = [p for p in self._pending if wait > 0.0 and p.start <= self._played_at + wait]
         self.counters.dropped += len(self._pending) - len(begun)
         self._pending = begun
@@ -277,12 +280,8 @@ class Executor:
             self._mode, self._stop = Mode.STOPPED, None
             return
         self._mode = Mode.STOPPING
-        self._slow(wait)
-
-    def _slow(self, wait: float) -> None:
-        """Set the stop up: what is played ``wait`` [s] after the last command is slowed down from there."""
-        last = self._pending[-1] if self._pending else self._active
-        begin = self._played_at + wait - last.start if self._pending else self._played + wait
+        last = begun[-1] if begun else self._active
+        begin = self._played_at + wait - last.start if begun else self._played + wait
         try:
             duration = stop_duration(last, begin, self._acceleration, self._jerk)
         except Exception as error:  # the certified rest of the trajectory is always there
@@ -371,7 +370,8 @@ class Executor:
             return self._command
         if self._stop is not None:
             return self._play_stop(dt)
-        self._splice(now)
+        if self._mode < Mode.STOPPING:
+            self._splice(now)
         active, n = self._active, self.config.joints
         t = now - active.start
         self._played, self._played_at = t, now

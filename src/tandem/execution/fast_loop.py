@@ -233,8 +233,7 @@ class FastLoop:
         now = (deadline_ns - self._zero_ns) * 1e-9
         executor = self.executor
         self._cycle += 1
-        if self._follower is not None:
-            executor.ahead = self._follower.ahead()
+        self._look_ahead()
         state: BackendState | None = None
         try:
             state = self.backend.read(now)
@@ -250,6 +249,7 @@ class FastLoop:
         except Exception as error:
             self._fail(error)
         self._lead(now)
+        self._look_ahead()
         # requests come after the command: the arm waits for that one
         if self.terminated and not self.leaving:
             self.leave("terminated")
@@ -260,6 +260,11 @@ class FastLoop:
         self._lead(now)  # a stop among them: in the next cycle what it has dropped would have begun
         self._publish(executor.command, deadline_ns)
         return command
+
+    def _look_ahead(self) -> None:
+        """Before what may stop an arm that plays by itself: it may have gone on while this process was held up."""
+        if self._follower is not None:
+            self.executor.ahead = self._follower.ahead()
 
     def _rests(self) -> bool:
         """Whether the arm rests, and one that plays by itself has been told so where that could be handed over."""
@@ -350,6 +355,7 @@ class FastLoop:
                 return deadline + drift
         elif drift > self.config.max_drift * 1e9:
             limit = self.config.max_drift
+            self._look_ahead()
             text = f"the arm's clock has fallen {drift * 1e-9:.3f} s behind; at most {limit} s"
             self.executor.stop(StopReason.CLOCK, text)
             self._lead((deadline - self._zero_ns) * 1e-9)  # before its time goes on

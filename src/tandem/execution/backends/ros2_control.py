@@ -115,7 +115,7 @@ class Ros2Control:
         self._heard: Heard | None = None
         self._last = time.monotonic()
         self._silent = 0.0  #: how long nothing has come [s]
-        self._behind = 0.0  #: how far the controller may have gone on since ``_clock`` [s]
+        self._behind = 0.0  #: how far the controller may have gone on from ``_clock`` until the wait ended [s]
         self._untold = False  #: the last course came too late to go out
         self._late = False  #: which is yet to be said
         self._commanded: Array | None = None
@@ -198,7 +198,7 @@ class Ros2Control:
         """Send a new course, whose ``start`` is on the loop's clock, of which ``now`` is the present; False: try again later."""
         if self._clock is None:
             return False
-        told, done = self._courses.next(course, now, self._clock, self._behind, self._heard, 2.0 * self.options.near)
+        told, done = self._courses.next(course, now, self._clock, self.ahead() - WAY, self._heard, 2.0 * self.options.near)
         if told is not None:
             try:
                 self._link.send(encode_course(told, self._courses.number + 1))
@@ -210,7 +210,7 @@ class Ros2Control:
 
     def ahead(self) -> float:
         """How far the controller may have gone on when word of a course reaches it [s]."""
-        return self._behind + WAY
+        return self._behind + max(time.monotonic() - self._last, 0.0) + WAY
 
     def untold(self) -> bool:
         """Whether the last course came too late to go out."""
