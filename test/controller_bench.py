@@ -116,8 +116,7 @@ class ControllerBench:
             measured = (q.copy(), v.copy()) if self.stuck is None else (self.stuck, np.zeros(7))
             self._dispatch.heard(CONTROLLER + self.t, self.t)
             if len(self.states) < self.queue:  # the link does not wait
-                known = self._dispatch.published, self._dispatch.refused
-                self.states.append(encode_state(Heard(CONTROLLER + self.t, *measured, 0.08, *known)))
+                self.states.append(encode_state(Heard(CONTROLLER + self.t, *measured, 0.08, self.t, *self._dispatch.known)))
         while self.courses and self.courses[0][0] <= self.t + 1e-9:
             course, number = decode_course(self.courses.pop(0)[1])
             why = self._dispatch.refuses(course, number, self.t)

@@ -145,6 +145,7 @@ def test_a_stop_leaves_what_an_arm_plays_ahead_as_it_is(seed: int) -> None:
     after, same = course.trajectory.sample(t - at), before.trajectory.sample(t - before.start)
     for x, y, bound in zip(after, same, (1e-5, 5e-3, 2.0), strict=True):
         assert np.abs(x - y).max() < bound, "its points lie 5 ms apart"
+    assert np.median([abs(course.width_at(x) - before.width_at(x)) for x in t]) < 1e-4, "they jump where one follows another"
     commands = play(executor, at, at + ahead + 2.0)
     assert commands[-1].mode is Mode.STOPPED and not executor._pending
     announced = course.trajectory.sample(0.001 * np.arange(1, len(commands) + 1))[0]
@@ -164,11 +165,12 @@ def test_a_stop_made_of_a_measurement_begins_ahead_of_the_present_cycle() -> Non
         executor.tick(0.01 * k, executor.command.q)
     before = executor.course()
     executor.ahead = 0.02
+    assert executor.submit(good(executor, 0.335, 1), 0.25).accepted, "the stop comes at 0.31 s"
     for k in range(26, 40):
         executor.tick(0.01 * k, None)
         if executor.mode is Mode.STOPPING:
             break
-    assert executor.reason is StopReason.STALE
+    assert executor.reason is StopReason.STALE and k == 31 and not executor._pending
     course = executor.course()
     for t in 0.01 * k + np.array([0.0, 0.01, 0.019]):
         np.testing.assert_allclose(course.state_at(t)[0], before.state_at(t)[0], atol=1e-9 + 2e-6)

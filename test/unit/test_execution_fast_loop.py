@@ -102,13 +102,17 @@ class Follower:
     """An arm that plays by itself: what it is told, and what of that it makes of a motion that has not begun."""
 
     def __init__(self) -> None:
-        self.courses, self.told, self.failing = Courses(), list[tuple[float, Commitment]](), ""
+        self.courses = Courses(np.full(7, 10.0), np.full(7, 500.0), 2e-3)
+        self.told, self.failing = list[tuple[float, Commitment]](), ""
 
     def ahead(self) -> float:
         return 0.0
 
     def untold(self) -> bool:
         return False
+
+    def reached(self) -> bool:
+        return True
 
     def follow(self, course: Commitment, now: float) -> bool:
         if self.failing == "error":
@@ -117,7 +121,7 @@ class Follower:
             return False
         told, done = self.courses.next(course, now, now)
         if told is not None:
-            self.courses.sent(told)
+            self.courses.sent(told, now)
             self.told.append((now, told))
         return done
 
@@ -135,7 +139,7 @@ def test_a_stop_just_before_a_motion_begins_takes_it_back_in_the_same_cycle(benc
     follower.failing = failing if left > 2 else ""
     assert bench.ask(Request.STOP).code is SubmitCode.ACCEPTED
     assert bench.loop.executor.mode is Mode.STOPPED and bench.loop.executor._now < begins
-    assert bench.loop._rests() == (follower.failing != "error"), "nor does it leave before it is told"
+    assert bench.loop._rests() == (not follower.failing), "nor does it leave before it is told"
     if follower.failing:
         assert follower.told[-1][1] is motion
         follower.failing = ""

@@ -136,20 +136,47 @@ def test_a_loop_that_was_held_up_within_a_cycle_knows_that_the_controller_has_go
 
 @pytest.mark.parametrize("late", [0.015, 0.04, 0.1, 0.2])
 def test_word_of_a_stop_that_is_too_late_does_not_go_out(monkeypatch: pytest.MonkeyPatch, late: float) -> None:
-    """What comes within the way that is allowed for changes nothing; later the controller plays on to a certified rest."""
+    """What comes within the way that is allowed for changes nothing; later it is braked anew, from where word can reach it."""
     bench = wandering(monkeypatch, 2)
-    bench.run(0.3)
+    bench.run(0.08)
     begun, bench.late = bench.t, late
-    course = bench.executor.course()
+    assert bench.executor._pending, "which the controller has, too"
     bench.stop()
     bench.run(2.5)
     assert bench.executor.mode is Mode.STOPPED and not bench.controller.refused
     assert smooth(bench.since(begun), CHANGE if late < 0.02 or bench.refused else 2.0)
     assert bool(bench.refused) == (late >= 0.1)
-    if bench.refused:
-        assert np.abs(bench.controller.desired[0] - course.trajectory.q[-1]).max() < 1e-6, "the certified rest"
-    else:
+    assert moves_for(bench.since(begun)) < 0.25 + 3.5 * bench.late
+    assert bench.backend._courses.number < 12, "it is not sent again and again"
+    if not bench.refused:
         assert np.abs(bench.controller.desired[0] - bench.executor.command.q).max() < 1e-6
+
+
+@pytest.mark.parametrize("late", [0.2, 0.3])
+def test_the_first_motion_that_is_too_late_does_not_go_out(monkeypatch: pytest.MonkeyPatch, late: float) -> None:
+    bench = ControllerBench(monkeypatch)
+    bench.run(0.1)
+    bench.late = late
+    bench.submit(FAMILY.trajectory(ARM.home, np.zeros(7), np.zeros(7), np.full(7, 1.5)), bench.t + 0.06)
+    bench.run(2.0)
+    assert bench.refused and bench.executor.mode is Mode.STOPPED
+    assert np.abs(np.array(bench.path) - bench.path[0]).max() < 1e-9
+
+
+def test_the_loop_does_not_leave_while_word_of_rest_is_on_its_way(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Refused, it would have to be sent again."""
+    bench = ControllerBench(monkeypatch)
+    bench.run(0.1)
+    bench.submit(FAMILY.trajectory(ARM.home, np.zeros(7), np.zeros(7), np.full(7, 1.5)), bench.t + 0.6)
+    bench.run(0.1)
+    bench.late = 0.1
+    bench.stop()
+    bench.run(0.05)
+    assert bench.executor.mode is Mode.STOPPED and not bench.loop._rests()
+    bench.run(0.1)
+    assert bench.loop._rests()
+    bench.run(1.5)
+    assert np.abs(np.array(bench.path) - bench.path[0]).max() < 1e-9
 
 
 def test_a_motion_that_is_too_late_stops_the_arm(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -194,6 +221,7 @@ def test_a_held_arms_reference_comes_back_to_it(monkeypatch: pytest.MonkeyPatch)
     bench.run(2.0)
     assert bench.executor.reason is StopReason.TRACKING and not bench.refused
     assert smooth(bench.since(begun), 0.1)
+    assert np.abs(np.diff(bench.since(begun), 2, axis=0)).max() < 25e-6, "gently, though it was fast: 25 rad/s^2"
     away = np.abs(bench.since(begun) - bench.stuck).max()
     assert np.abs(course.trajectory.q[-1] - bench.stuck).max() > 1.5 * away
     assert np.abs(bench.controller.desired[0] - bench.stuck).max() < 1e-9

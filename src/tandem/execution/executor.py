@@ -19,6 +19,7 @@ from tandem.core.certificate import verify
 from tandem.core.errors import InputError
 from tandem.core.trajectory import Trajectory
 from tandem.core.types import Commitment
+from tandem.execution.braking import POINTS, SPACING, Stop, stop_duration
 from tandem.execution.checks import ACCEPTED, check_motion, check_shape, check_start
 from tandem.execution.playback import Playback, joined
 from tandem.execution.types import (
@@ -38,53 +39,6 @@ from tandem.execution.types import (
 Array = NDArray[np.float64]
 
 _LATCHED = (Mode.STOPPING, Mode.STOPPED, Mode.FAULT)
-#: durations of a stop that are tried, shortest first [s]
-_STOP_DURATIONS = 0.08 * 1.35 ** np.arange(14)
-_STOP_SAMPLES = 33
-#: spacing [s] and least number of the points that a stop's course is given by
-_COURSE_STEP, _COURSE_POINTS = 0.005, 16
-
-
-class _Stop:
-    """Slowing down in the trajectory's own time: its rate falls from 1 to 0 along a cubic over ``duration`` [s].
-
-    It begins at trajectory time ``begin`` [s], ``wait`` [s] from now; until then the rate is 1.
-    """
-
-    def __init__(self, begin: float, duration: float, wait: float = 0.0) -> None:
-        self.begin, self.duration, self.elapsed = begin, duration, -wait
-
-    def advance(self, dt: float) -> tuple[float, float, float, bool]:
-        """Trajectory time [s], its rate [1] and the rate's derivative [1/s] after ``dt`` more, and whether it is over."""
-        self.elapsed += dt
-        if not np.isfinite(self.duration):
-            return self.begin + self.elapsed, 1.0, 0.0, False
-        time, rate, slope = self.at(self.elapsed)
-        return float(time), float(rate), float(slope), self.elapsed >= self.duration
-
-    def at(self, elapsed: float | Array) -> tuple[Array, Array, Array]:
-        """Trajectory time [s], its rate [1] and the rate's derivative [1/s] ``elapsed`` [s] after the stop's begin."""
-        x = np.clip(np.asarray(elapsed) / self.duration, 0.0, 1.0)
-        time = self.begin + np.minimum(elapsed, 0.0) + self.duration * x * (1.0 - x * x + 0.5 * x * x * x)
-        return time, 1.0 - x * x * (3.0 - 2.0 * x), -6.0 * x * (1.0 - x) / self.duration
-
-
-def stop_duration(playback: Playback, begin: float, acceleration: Array, jerk: Array) -> float:
-    """Shortest duration [s] in which the path can be stopped from trajectory time ``begin`` [s] within the limits (n,).
-
-    Infinite when none of those tried keeps within them; the trajectory is then to be played to its own end.
-    """
-    x = np.linspace(0.0, 1.0, _STOP_SAMPLES)
-    durations = _STOP_DURATIONS[:, None]
-    time = begin + durations * (x * (1.0 - x * x + 0.5 * x**3))
-    rate = (1.0 - x * x * (3.0 - 2.0 * x))[None, :, None]
-    slope = (-6.0 * x * (1.0 - x) / durations)[..., None]
-    _, v, a = playback.trajectory.sample(time)
-    scaled = a * rate * rate + v * slope
-    jerks = np.abs(np.diff(scaled, axis=1)) * (_STOP_SAMPLES - 1) / durations[..., None]
-    ok = (np.abs(scaled).max(1) <= acceleration).all(-1) & (jerks.max(1) <= 0.8 * jerk).all(-1)
-    good = np.flatnonzero(ok)
-    return float(_STOP_DURATIONS[good[0]]) if good.size else float("inf")
 
 
 class Executor:
@@ -125,7 +79,7 @@ class Executor:
     def _hold(self, q: Array, width: float, now: float) -> None:
         self._active = Playback.at_rest(q, width, now)
         self._pending: list[Playback] = []
-        self._stop: _Stop | None = None
+        self._stop: Stop | None = None
         self._mode, self._reason, self._text = Mode.IDLE, StopReason.NONE, ""
         self._now, self._measured_at = now, now
         self._deviating = 0.0
@@ -194,7 +148,7 @@ class Executor:
             return joined(self._active, self._pending, self._now)
         stop, slowed = self._stop, self._pending[-1] if self._pending else self._active
         left = max(stop.duration - stop.elapsed, 2e-3)
-        t = np.linspace(0.0, left, max(int(left / _COURSE_STEP) + 1, _COURSE_POINTS))
+        t = np.linspace(0.0, left, max(int(left / SPACING) + 1, POINTS))
         time, rate, slope = stop.at(stop.elapsed + t)
         q, v, a = slowed.trajectory.sample(time)
         a = rate[:, None] ** 2 * a + slope[:, None] * v
@@ -283,10 +237,10 @@ class Executor:
         last = begun[-1] if begun else self._active
         begin = self._played_at + wait - last.start if begun else self._played + wait
         try:
-            duration = stop_duration(last, begin, self._acceleration, self._jerk)
+            duration = stop_duration(last.trajectory, begin, self._acceleration, self._jerk)
         except Exception as error:  # the certified rest of the trajectory is always there
             duration, self._text = float("inf"), f"{self._text}; {type(error).__name__}: {error}"
-        self._stop = _Stop(begin, duration, wait)
+        self._stop = Stop(begin, duration, wait)
 
     def halt(self, reason: StopReason, text: str, q: ArrayLike) -> None:
         """Latch at once, holding (n,) ``q`` [rad]: the arm has stopped by itself and follows nothing. An earlier reason stays."""

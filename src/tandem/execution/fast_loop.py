@@ -139,7 +139,6 @@ class FastLoop:
         self._detailed = backend if isinstance(backend, DetailedBackend) else None
         self._follower = backend if isinstance(backend, FollowingBackend) else None
         self._followed = -1  #: revision of the executor that the follower was told of
-        self._untold = False  #: telling it has failed the last time
         self.realtime = False
         self.leaving = False
         self.terminated = False  #: set by a signal, acted on between cycles
@@ -267,8 +266,11 @@ class FastLoop:
             self.executor.ahead = self._follower.ahead()
 
     def _rests(self) -> bool:
-        """Whether the arm rests, and one that plays by itself has been told so where that could be handed over."""
-        return self.executor.mode in (Mode.STOPPED, Mode.FAULT) and not self._untold
+        """Whether the arm rests, and one that plays by itself has been told so, as far as can be known."""
+        if self.executor.mode not in (Mode.STOPPED, Mode.FAULT):
+            return False
+        follower = self._follower
+        return follower is None or (self._followed == self.executor.revision and not follower.untold() and follower.reached())
 
     def _lead(self, now: float) -> None:
         """Tell an arm that plays by itself when its course has changed."""
@@ -278,9 +280,7 @@ class FastLoop:
         try:
             if self._follower.follow(self.executor.course(), now):
                 self._followed = revision  # else it is told again in the next cycle, as after an error
-            self._untold = False
         except Exception as error:
-            self._untold = True
             self._fail(error)
 
     def _fail(self, error: Exception) -> None:

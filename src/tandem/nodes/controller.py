@@ -194,14 +194,14 @@ class ControllerLink:
             self._complain("joint states without positions or velocities: joint_state_broadcaster must offer both")
             return
         self._heard = stamp
-        self._dispatch.heard(stamp, time.monotonic())
+        now = time.monotonic()
+        self._dispatch.heard(stamp, now)
         q, v = np.array(msg.position)[rows], np.array(msg.velocity)[rows]
         if not (np.isfinite(q).all() and np.isfinite(v).all() and math.isfinite(self._width)):
             self._complain("joint states that are not finite")
             return
         try:
-            heard = Heard(stamp, q, v, self._width, self._dispatch.published, self._dispatch.refused)
-            self._link.send(encode_state(heard), socket.MSG_DONTWAIT)
+            self._link.send(encode_state(Heard(stamp, q, v, self._width, now, *self._dispatch.known)), socket.MSG_DONTWAIT)
         except (BlockingIOError, OSError):
             return  # the loop is held up or gone: it, or its owner, sees that for itself
 

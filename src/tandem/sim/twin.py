@@ -86,12 +86,14 @@ class Twin:
             return
         self._followed = last
         width = self._world.streamed(command.width)
-        ticks = min(max(round(self._elapsed / TIMESTEP), 1), CATCH_UP)
+        gap = self._elapsed if before is None or before is last else max(last.stamp - before.stamp, TIMESTEP)
+        ticks = min(max(round(gap / TIMESTEP), 1), CATCH_UP)
         if ticks == 1 or before is None or before is last:
-            self._world.world.step(last.q, last.v, command.a, width)
+            for _ in range(ticks):
+                self._world.world.step(last.q, last.v if ticks == 1 else np.zeros(7), command.a, width)
             return
         # to hold the newest one for several ticks, velocity and all, would cut corners and then drive the world past it
-        gap, scale = self._elapsed, self._elapsed / (ticks * TIMESTEP)
+        scale = gap / (ticks * TIMESTEP)
         course = CubicHermiteSpline([0.0, gap], np.stack([before.q, last.q]), np.stack([before.v, last.v]))
         t = np.linspace(0.0, gap, ticks + 1)[1:]
         for q, v, a in zip(course(t), scale * course(t, 1), scale**2 * course(t, 2), strict=True):
@@ -107,6 +109,7 @@ class Twin:
 
     def recover(self, now: float) -> BackendState:
         """As the arm's; the world stays as it is."""
+        self._followed = None
         return self._seen(self._arm.recover(now))
 
     def move_gripper(self, width: float, speed: float) -> None:

@@ -123,7 +123,11 @@ class FollowingBackend(Protocol):
         ...
 
     def untold(self) -> bool:
-        """Whether what it was told last has not reached the arm, and the course has to be told again."""
+        """Whether what it was told last will not reach the arm, and the course has to be told again."""
+        ...
+
+    def reached(self) -> bool:
+        """Whether what it was told last has reached the arm, as far as can be known."""
         ...
 
 

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from tandem.core.trajectory import Trajectory
 from tandem.core.types import Commitment
+from tandem.execution.braking import braked
 
 Array = NDArray[np.float64]
 
@@ -23,8 +24,9 @@ REST = 1e-7
 NEAR, PACE, SLOW = 1e-3, 0.3, 0.02
 #: acceleration up to which a controller that rests elsewhere is brought to where a motion begins [rad/s^2]
 GENTLE = 10.0
-#: word to the controller takes so long at most, ordinarily; until then a stop leaves its course as it is [s]
-WAY = 0.02
+#: word to the controller takes so long at most, ordinarily, and where courses came too late; until then a stop leaves its course
+#: as it is [s]
+WAY, LONG_WAY = 0.02, 0.5
 #: an arm that stands while the course passes at this speed does not follow it [rad/s]
 FAST = 0.1
 #: an arm at rest so far from where the controller was told to hold it is held elsewhere: the controller has begun anew [rad]
@@ -38,13 +40,15 @@ HOLD = 0.25
 class Heard(NamedTuple):
     """A measurement at ``stamp`` [s, the controller's clock]: q, v (n,) [rad, rad/s], gripper ``width`` [m].
 
-    ``published``: number of the last course that went out to the controller; ``refused``: of the last that came too late.
+    ``sent``: when the link had it [s, this machine's monotonic clock]. ``published``: number of the last course that went out to
+    the controller; ``refused``: of the last that came too late.
     """
 
     stamp: float
     q: Array
     v: Array
     width: float
+    sent: float
     published: int = 0
     refused: int = 0
 
@@ -72,27 +76,36 @@ class Courses:
     """What the controller has been told, and from that what it has to be told next.
 
     It plays by itself, so two things must not happen: that it begins what the executor has dropped, and that its reference jumps.
+
+    Args:
+        acceleration, jerk: (n,) limits [rad/s^2, rad/s^3] within which it is braked. bound: how far the arm may be from what it
+            follows [rad].
+
+    Attributes:
+        way: how long word takes to the controller [s]. number: of the last course.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, acceleration: Array, jerk: Array, bound: float) -> None:
+        self._acceleration, self._jerk, self._bound = acceleration, jerk, bound
         self._told: Commitment | None = None  #: the last one, on the controller's clock
-        self._sent: dict[int, Commitment] = {}  #: by number, from the one that went out last
-        self.number = 0  #: of the last one
+        self._brake: Commitment | None = None  #: the last one that was not the executor's
+        self._sent: dict[int, tuple[Commitment, float]] = {}  #: by number, with when it was sent, from the one that went out last
+        self.way, self.number = WAY, 0
 
     def next(
-        self, course: Commitment, now: float, clock: float, ahead: float = 0.0, heard: Heard | None = None, bound: float = 0.0
+        self, course: Commitment, now: float, clock: float, ahead: float = 0.0, heard: Heard | None = None
     ) -> tuple[Commitment | None, bool]:
         """What to send, so that it follows ``course``, of whose clock ``now`` is the present; and whether that is all.
 
         Nothing is sent where it need not be told: it holds, or it plays what it has to a certified rest. Rest is sent where a
         motion was dropped that has not begun, or only just. Not followed is what would make its reference jump: where the two
-        differ at present (and it does not rest, with time enough to come over before the motion begins), it plays what it has as
-        far as the next rest in it, and is told again later. Where the arm stands beside a course that passes, the controller has
+        differ at present (and it does not rest, with time enough to come over before the motion begins), what it plays is braked
+        along its own path, and it is told again later. Where the arm stands beside a course that passes, the controller has
         stopped by itself, or the arm is held: rest is sent where it stands.
 
         Args:
             clock: the controller's, when it was last heard [s]. ahead: how far it may have gone on since [s].
-            heard: the newest measurement. bound: how far the arm may be from what it follows [rad].
+            heard: the newest measurement.
 
         Returns:
             The course to send, on the controller's clock, or None; and False where it ought to be told again.
@@ -100,7 +113,7 @@ class Courses:
         told, moving = self._told, without_rest(course, now)
         latest = clock + ahead
         rests = told is None or _rests(told, latest)
-        if told is not None and not rests and heard is not None and _stands_beside(heard, told, bound):
+        if told is not None and not rests and heard is not None and _stands_beside(heard, told, self._bound):
             over = max(HOLD, 6.0 * float(np.abs(told.state_at(latest)[1]).max()) / GENTLE)  # where it plays on after all: gently
             return Commitment(Trajectory.at_rest(heard.q, HOLD), latest + over, np.full(2, told.width_at(latest))), True
         if moving is not None:
@@ -108,7 +121,7 @@ class Courses:
             q, rate, _ = course.state_at(now + ahead)
             lead = moving.start - (now + ahead) if rests else -np.inf  # from rest to rest it finds a smooth way
             if (_apart(at, q) or _apart(v, rate, PACE)) and lead < _time_to(np.abs(at - q).max()):
-                return (None if rests or told is None else _to_its_rest(told, latest)), False
+                return (None if rests or told is None else self._braked(told, latest)), False
             return _held(Commitment(moving.trajectory, clock + (moving.start - now), moving.width)), True
         if told is None or rests:
             return None, True
@@ -119,23 +132,39 @@ class Courses:
         if not (_changes(told, left, q) or np.any(np.abs(told.width[left] - width) > ROUNDING)):
             return None, True
         if _apart(at, q, 2.0 * NEAR) or np.abs(v).max() > SLOW or _changes(told, past, q, 2.0 * NEAR):
-            return _to_its_rest(told, latest), False
+            return self._braked(told, latest), False
         return Commitment(Trajectory.at_rest(q, HOLD), latest + HOLD, np.full(2, width)), True
 
-    def sent(self, course: Commitment) -> None:
-        """``course`` of :meth:`next` is on its way, as ``number``."""
-        self.number += 1
-        self._told = self._sent[self.number] = course
+    def _braked(self, told: Commitment, latest: float) -> Commitment | None:
+        """What it plays, braked; None where that has been sent."""
+        if told is self._brake:
+            return None
+        brake = braked(told, latest + self.way, self._acceleration, self._jerk)
+        self._brake = _to_its_rest(told, latest) if brake is told else _held(brake)
+        return self._brake
 
-    def confirm(self, published: int, refused: int) -> bool:
-        """What the other end says of the numbers; False, once, when the last was refused: the controller has an older one."""
+    def sent(self, course: Commitment, at: float) -> None:
+        """``course`` of :meth:`next` is on its way since ``at`` [s], as ``number``."""
+        self.number += 1
+        self._told = course
+        self._sent[self.number] = course, at
+
+    def confirm(self, published: int, refused: int, at: float) -> bool:
+        """What the other end said ``at`` [s] of the numbers; False, once, when the last was refused: an older one is played."""
         for number in [n for n in self._sent if n < published]:
             del self._sent[number]
+        if published == self.number:
+            self.way = WAY
         if refused < self.number or refused <= published or refused not in self._sent:
             return True
-        del self._sent[refused]
-        self._told = self._sent.get(published)
+        _, sent = self._sent.pop(refused)
+        self._told = self._sent[published][0] if published in self._sent else None
+        self.way = min(max(WAY + at - sent, self.way), LONG_WAY)
         return False
+
+    def reached(self, published: int) -> bool:
+        """Whether the last one has gone out."""
+        return published >= self.number
 
 
 def _rests(told: Commitment, latest: float) -> bool:
@@ -198,11 +227,11 @@ class Dispatch:
     """The link's side: what went out to the controller last, and whether a new course is still in time.
 
     Attributes:
-        published, refused: numbers of the last courses that went out, and that did not.
+        known: numbers of the last course that went out, and of the last that did not.
     """
 
     def __init__(self) -> None:
-        self.published, self.refused = 0, 0
+        self.known = 0, 0
         self._played: Commitment | None = None
         self._offset = 0.0  #: the controller's clock less the caller's [s]
 
@@ -212,23 +241,23 @@ class Dispatch:
 
     def refuses(self, course: Commitment, number: int, at: float) -> str:
         """Why ``course`` may not go out at ``at`` [s, the caller's clock]; empty: it goes, and is what the controller plays."""
-        why = _late(self._played, course, at + self._offset)
+        # before the first one the controller rests where that begins
+        clock, first = at + self._offset, Trajectory.at_rest(course.trajectory.q[0])
+        why = _late(self._played or Commitment(first, clock, np.full(2, course.width[0])), course, clock)
         if why:
-            self.refused = number
+            self.known = self.known[0], number
         else:
-            self._played, self.published = course, number
+            self._played, self.known = course, (number, self.known[1])
         return why
 
 
-def _late(told: Commitment | None, course: Commitment, clock: float) -> str:
+def _late(told: Commitment, course: Commitment, clock: float) -> str:
     """What is wrong with ``course`` for a controller that plays ``told``, arriving at ``clock`` [s]; empty when nothing is.
 
     :class:`Courses` has asked this when it was sent. What is seen here is how much later it is.
     """
     if course.end <= clock:
         return f"it has ended {clock - course.end:.3f} s before"
-    if told is None:
-        return ""
     at, v, _ = told.state_at(clock)
     q, rate, _ = course.state_at(max(clock, course.start))
     if course.start > clock:  # until then a smooth way of its own, from where it is

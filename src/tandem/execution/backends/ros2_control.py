@@ -25,7 +25,7 @@ from tandem.core.errors import InputError
 from tandem.core.trajectory import Trajectory
 from tandem.core.types import Commitment
 from tandem.execution.backends.base import BackendError, BackendState
-from tandem.execution.backends.courses import WAY, Courses, Heard
+from tandem.execution.backends.courses import Courses, Heard
 from tandem.execution.fast_loop import LoopConfig
 from tandem.execution.types import ArmReport, ArmState, Command, ExecutorConfig
 
@@ -37,10 +37,8 @@ Array = NDArray[np.float64]
 BACKEND = "tandem.execution.backends.ros2_control:make"
 #: least progress of the loop's time in a cycle [s]
 STEP = 1e-6
-#: no queue of datagrams is shorter
-QUEUE = 4
 _COURSE = struct.Struct("<qdii")
-_STATE = struct.Struct("<2q2d")
+_STATE = struct.Struct("<2q3d")
 _BUFFER = 1 << 20
 
 
@@ -59,13 +57,15 @@ class Ros2ControlOptions:
         1e-3, "how near the arm must be, after a stop, to what was commanded last for that to be held, not what is measured; set "
         "by the bridge: half the tracking bound", unit="rad", lo=0.0, hi=0.1,
     )
+    acceleration: list[float] = setting([], "(n,) within which a course is braked; set by the bridge", unit="rad/s^2", lo=0.0)
+    jerk: list[float] = setting([], "(n,) and this; set by the bridge", unit="rad/s^3", lo=0.0)
     fd: int = setting(-1, "descriptor of the socket; set by the bridge", lo=-1)
     joints: int = setting(7, "number of joints; set by the bridge", lo=1, hi=8)
 
 
 def encode_state(heard: Heard) -> bytes:
     """A datagram to the fast loop."""
-    head = _STATE.pack(heard.published, heard.refused, heard.stamp, heard.width)
+    head = _STATE.pack(heard.published, heard.refused, heard.stamp, heard.width, heard.sent)
     return head + struct.pack(f"<{2 * len(heard.q)}d", *heard.q, *heard.v)
 
 
@@ -77,10 +77,10 @@ def decode_state(data: bytes, joints: int) -> Heard:
     """
     expected = _STATE.size + 16 * joints
     if len(data) == expected:
-        published, refused, stamp, width = _STATE.unpack_from(data)
+        published, refused, stamp, width, sent = _STATE.unpack_from(data)
         numbers = np.frombuffer(data, np.float64, offset=_STATE.size)
-        if np.isfinite(numbers).all() and np.isfinite(stamp) and np.isfinite(width):
-            return Heard(stamp, numbers[:joints].copy(), numbers[joints:].copy(), width, published, refused)
+        if np.isfinite(numbers).all() and np.isfinite([stamp, width, sent]).all():
+            return Heard(stamp, numbers[:joints].copy(), numbers[joints:].copy(), width, sent, published, refused)
     raise InputError(f"state of {len(data)} bytes: expected {expected} with finite numbers")
 
 
@@ -115,22 +115,22 @@ class Ros2Control:
         self._heard: Heard | None = None
         self._last = time.monotonic()
         self._silent = 0.0  #: how long nothing has come [s]
-        self._behind = 0.0  #: how far the controller may have gone on from ``_clock`` until the wait ended [s]
         self._untold = False  #: the last course came too late to go out
         self._late = False  #: which is yet to be said
         self._commanded: Array | None = None
-        self._courses = Courses()
+        limits = np.asarray(options.acceleration), np.asarray(options.jerk)
+        self._courses = Courses(*limits, 2.0 * options.near)
         self._lost = False
 
-    def _receive(self, timeout: float) -> int:
-        """Take what has come, waiting for the first; how many there were."""
+    def _receive(self, timeout: float) -> bool:
+        """Take what has come, waiting for the first; whether there was something."""
         self._link.settimeout(timeout)
-        found = 0
+        found = False
         try:
             while True:
                 heard = decode_state(self._link.recv(_BUFFER), self.joints)
                 if self._state is None or heard.stamp > self._state.stamp:
-                    self._state, self._fresh, found = BackendState(heard.q, heard.v, heard.width, heard.stamp), True, found + 1
+                    self._state, self._fresh, found = BackendState(heard.q, heard.v, heard.width, heard.stamp), True, True
                     self._heard = heard
                 self._link.settimeout(0.0)
         except (TimeoutError, BlockingIOError, InterruptedError):
@@ -163,10 +163,9 @@ class Ros2Control:
         passed, self._last = now - self._last, now
         elapsed = max(self._state.stamp - self._clock, STEP) if came else STEP
         self._silent = 0.0 if came else self._silent + passed
-        # a queue that filled up while the loop was held up has kept the oldest
-        self._behind = 0.0 if 0 < came < QUEUE else max(self._behind + passed - elapsed, 0.0)
         self._clock += elapsed
-        if self._heard is not None and not self._courses.confirm(self._heard.published, self._heard.refused):
+        heard = self._heard
+        if heard is not None and not self._courses.confirm(heard.published, heard.refused, now):
             self._untold = self._late = True
         return elapsed
 
@@ -178,7 +177,7 @@ class Ros2Control:
         if self._silent > self.options.silence and not self._lost:
             self._lost = True
             raise BackendError(
-                f"no joint states for {self._silent:.2f} s; the controller plays to the end of what it has. Check "
+                f"no joint states for {self._silent:.2f} s; the controller is told to brake. Check "
                 "controller_manager, then resume", halted=True
             )
         if self._late:
@@ -198,23 +197,31 @@ class Ros2Control:
         """Send a new course, whose ``start`` is on the loop's clock, of which ``now`` is the present; False: try again later."""
         if self._clock is None:
             return False
-        told, done = self._courses.next(course, now, self._clock, self.ahead() - WAY, self._heard, 2.0 * self.options.near)
+        told, done = self._courses.next(course, now, self._clock, self._since(), self._heard)
         if told is not None:
             try:
                 self._link.send(encode_course(told, self._courses.number + 1))
             except OSError as error:
                 raise BackendError(f"the course could not be handed to the bridge: {error}") from error
-            self._courses.sent(told)
+            self._courses.sent(told, time.monotonic())
         self._untold = False
         return done
 
     def ahead(self) -> float:
         """How far the controller may have gone on when word of a course reaches it [s]."""
-        return self._behind + max(time.monotonic() - self._last, 0.0) + WAY
+        return self._since() + self._courses.way
+
+    def _since(self) -> float:
+        """How far the controller may have gone on since it was heard [s]: a full queue keeps the oldest states."""
+        return 0.0 if self._heard is None else max(time.monotonic() - self._heard.sent, 0.0)
 
     def untold(self) -> bool:
         """Whether the last course came too late to go out."""
         return self._untold
+
+    def reached(self) -> bool:
+        """Whether the last course is known to have gone out, or nothing more is heard."""
+        return self._heard is None or self._courses.reached(self._heard.published) or self._silent > self.options.silence
 
     def report(self) -> ArmReport:
         """What is known of the controller."""
@@ -236,7 +243,7 @@ class Ros2Control:
                 raise BackendError(f"no joint states on {self.options.states}; check controller_manager")
         assert self._state is not None
         self._clock, self._last = self._state.stamp, time.monotonic()
-        self._silent, self._behind, self._lost = 0.0, 0.0, False
+        self._silent, self._lost = 0.0, False
         self._before = None
         q = self._state.q
         if self._commanded is not None and np.abs(self._commanded - q).max() <= self.options.near:
@@ -277,7 +284,8 @@ def loop_config(
         executor, period=period, max_step=2.0 * options.silence, stale_after=2.0 * options.silence,
         latch_step=2.0 * options.silence, debounce=max(0.02, 2.5 * period),
     )
-    options = replace(options, near=0.5 * float(np.min(tracking)))
+    near = 0.5 * float(np.min(tracking))
+    options = replace(options, near=near, acceleration=list(executor.acceleration), jerk=list(executor.jerk))
     return LoopConfig(
         backend=BACKEND, backend_options=to_dict(options), executor=executor, priority=priority, cpu=cpu, owner_timeout=1.0
     )
@@ -288,4 +296,7 @@ def make(options: dict[str, Any]) -> Ros2Control:
     config = from_dict(Ros2ControlOptions, options, "ros2_control")
     if config.fd < 0:
         raise InputError("ros2_control: fd is not set; the bridge makes the link, start the backend through it")
+    for name, values in (("acceleration", config.acceleration), ("jerk", config.jerk)):
+        if len(values) != config.joints:
+            raise InputError(f"ros2_control: {name} has {len(values)} values; expected one for each of {config.joints} joints")
     return Ros2Control(config, socket.socket(fileno=config.fd))
