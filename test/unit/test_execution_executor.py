@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from tandem.core.errors import ConfigError, InputError
 from tandem.core.types import Proposal
 from tandem.execution import executor as module
+from tandem.execution.braking import Stop
 from tandem.execution.checks import check_motion, check_shape, segment_extrema
 from tandem.execution.executor import Executor
 from tandem.execution.types import (
@@ -192,6 +193,17 @@ def test_a_gap_in_what_a_stop_leaves_as_it_is_slows_at_once() -> None:
     assert not executor._pending and executor.status().counters.splices == 1
     assert np.abs(commands[0].q - last.q).max() < 2e-3 and commands[-1].mode is Mode.STOPPED
     assert np.abs(np.diff([c.v for c in [last, *commands]], axis=0)).max() < 1.05e-2
+
+
+def test_a_stop_is_no_stop_until_it_begins() -> None:
+    stop = Stop(0.7, 0.2, 0.05)
+    for k in range(1, 6):
+        time, rate, slope, over = stop.advance(0.01)
+        assert (time, rate, slope) == pytest.approx((0.65 + 0.01 * k, 1.0, 0.0), abs=1e-12) and not over
+    time, rate, slope, over = stop.advance(0.1)
+    assert (rate, over) == (pytest.approx(0.5), False) and 0.7 < time < 0.8 and slope < 0.0
+    time, rate, slope, over = stop.advance(0.1 + 1e-12)
+    assert (time, rate, slope) == pytest.approx((0.8, 0.0, 0.0), abs=1e-9) and over, "half of what it would have gone"
 
 
 @pytest.mark.parametrize("gap", [0.05, 0.5])
