@@ -21,7 +21,7 @@ from tandem.execution.backends.courses import Dispatch, Heard
 from tandem.execution.backends.ros2_control import Ros2Control, Ros2ControlOptions, decode_course, encode_state, loop_config
 from tandem.execution.fast_loop import FastLoop
 from tandem.execution.link import Link
-from tandem.execution.messages import Request, encode_request
+from tandem.execution.messages import Request, encode_request, encode_submit
 from tandem.execution.types import CertifiedTrajectory
 from tandem.nodes import messages
 from tandem.nodes.controller import course_to_msg
@@ -75,8 +75,9 @@ class ControllerBench:
 
     Attributes:
         silent: no states come. queue: how many fit between link and loop. late: word of a course takes so long to the link [s],
-            way: and from there [s]. stuck: the arm stays behind the controller there (n,) [rad]. path: (n,) the controller's
-            reference, each millisecond from the start.
+            way: and from there [s]. back: its clock has been set back by so much [s]. stuck: the arm stays behind the controller
+            there (n,) [rad]; arm: or is there, and as fast (n,) [rad, rad/s]. path: (n,) the controller's reference, each
+            millisecond from the start.
     """
 
     def __init__(self, patch: pytest.MonkeyPatch, queue: int = 1000, rate: float = 100.0, drift: float = 0.05) -> None:
@@ -84,7 +85,9 @@ class ControllerBench:
         self.states: collections.deque[bytes] = collections.deque()
         self.courses: list[tuple[float, bytes]] = []
         self.silent, self.queue, self.late, self.way = False, queue, 0.0, 0.003
+        self.back = 0.0
         self.stuck: Array | None = None
+        self.arm: Callable[[], tuple[Array, Array]] | None = None
         self.refused: list[str] = []
         self.path: list[Array] = []
         self._published: list[tuple[float, Commitment]] = []
@@ -109,14 +112,16 @@ class ControllerBench:
     def step(self) -> None:
         """A millisecond of the controller, of the link and of what lies between."""
         self.t = round(self.t + MS, 6)
-        self.controller.step(CONTROLLER + self.t)
+        clock = CONTROLLER + self.t - self.back
+        self.controller.step(clock)
         q, v, _ = self.controller.desired
         self.path.append(q.copy())
         if round(self.t / MS) % self._every == 0 and not self.silent:
             measured = (q.copy(), v.copy()) if self.stuck is None else (self.stuck, np.zeros(7))
-            self._dispatch.heard(CONTROLLER + self.t, self.t)
+            measured = measured if self.arm is None else self.arm()
+            self._dispatch.heard(clock, self.t, measured[0])
             if len(self.states) < self.queue:  # the link does not wait
-                self.states.append(encode_state(Heard(CONTROLLER + self.t, *measured, 0.08, self.t, *self._dispatch.known)))
+                self.states.append(encode_state(Heard(clock, *measured, 0.08, self.t, *self._dispatch.known)))
         while self.courses and self.courses[0][0] <= self.t + 1e-9:
             course, number = decode_course(self.courses.pop(0)[1])
             why = self._dispatch.refuses(course, number, self.t)
@@ -148,12 +153,24 @@ class ControllerBench:
         """The operator's."""
         self.link.inbox.push(encode_request(1, Request.STOP, {"text": "operator"}))
 
-    def submit(self, trajectory: Trajectory, at: float) -> None:
+    def resume(self) -> None:
+        """The operator's, answered in the next cycle."""
+        self.link.inbox.push(encode_request(1, Request.RESUME, {}))
+
+    def certified(self, trajectory: Trajectory, at: float) -> CertifiedTrajectory:
         """To begin ``at`` [s, the simulated clock]."""
         widths = np.full(len(trajectory.times), 0.08)
         proposal = Proposal(messages.quantise_trajectory(trajectory), widths, messages.quantise_time(WALL + at), 0.5)
+        return CertifiedTrajectory(proposal, "", "")
+
+    def push(self, trajectory: Trajectory, at: float) -> None:
+        """The same, which lies in the inbox until the loop looks."""
+        self.link.inbox.push(encode_submit(1, self.certified(trajectory, at)))
+
+    def submit(self, trajectory: Trajectory, at: float) -> None:
+        """The same, at once."""
         now = (self._deadline - self.loop._zero_ns) * 1e-9
-        result = self.executor.submit(CertifiedTrajectory(proposal, "", ""), now)
+        result = self.executor.submit(self.certified(trajectory, at), now)
         assert result.accepted, result
 
     def wander(self, count: int, seed: int, between: Callable[[], None] = lambda: None) -> None:

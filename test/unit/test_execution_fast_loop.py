@@ -103,6 +103,7 @@ class Follower:
 
     def __init__(self) -> None:
         self.courses = Courses(np.full(7, 10.0), np.full(7, 500.0), 2e-3)
+        self.courses.begin(np.array(HOME), 0.08, 0.0)
         self.told, self.failing = list[tuple[float, Commitment]](), ""
 
     def ahead(self) -> float:

@@ -43,7 +43,9 @@ EPOCH = 1.76e9
 
 def courses_for() -> Courses:
     config = loop_config(ARM, TRACKING, Ros2ControlOptions()).executor
-    return Courses(np.asarray(config.acceleration), np.asarray(config.jerk), TRACKING)
+    courses = Courses(np.asarray(config.acceleration), np.asarray(config.jerk), TRACKING)
+    courses.begin(ARM.home, 0.0, 0.0)
+    return courses
 
 
 def brakes(kept: Commitment | None, told: Commitment, latest: float) -> bool:
@@ -290,8 +292,9 @@ def test_a_course_from_another_place_waits_until_the_controller_rests() -> None:
     back = Commitment(motion(1), 5.6, np.zeros(6))  # the same, put off
     assert courses.next(back, 6.0, 101.0) == (None, False)
     assert courses.next(Commitment(motion(1), 5.0, np.zeros(6)), 5.5, 100.5)[0] is not None, "what it plays itself may come again"
-    again = Commitment(motion(2), 8.0, np.zeros(6))
+    again = Commitment(motion(2, motion(1).q[-1]), 8.0, np.zeros(6))
     assert courses.next(again, 7.8, told.end + 0.1)[0] is not None
+    assert courses.next(Commitment(motion(2), 8.0, np.zeros(6)), 7.8, told.end + 0.1) == (None, False), "too far for .2 s"
 
 
 @pytest.mark.parametrize(("at", "n"), [(0.3, -1), (-0.2, 0)], ids=["under way", "announced"])
@@ -469,7 +472,7 @@ def test_what_is_refused_is_not_what_the_controller_plays() -> None:
         courses.confirm(n, 2, 11.0)
     assert len(courses._sent) == 1
     courses.sent(first, 12.0)
-    assert not courses.confirm(0, 20, 20.0) and courses.way == LONG_WAY and courses._told is None
+    assert not courses.confirm(0, 20, 20.0) and courses.way == LONG_WAY and courses._told is courses._first
 
 
 @pytest.mark.parametrize(
@@ -479,9 +482,13 @@ def test_what_is_refused_is_not_what_the_controller_plays() -> None:
         (Commitment(motion(1), 98.0, np.zeros(6)), 100.4, "has ended"),
         (Commitment(motion(1, ARM.home + 0.0018), 100.0, np.zeros(6)), 100.4, ""),
         (Commitment(motion(1, ARM.home + 0.0022), 100.0, np.zeros(6)), 100.4, "jump by 2.2 mrad"),
-        (Commitment(motion(2), 103.0, np.zeros(6)), 102.9, ""),
-        (Commitment(motion(2, ARM.home + 0.5), 103.0, np.zeros(6)), 102.9, ""),
-        (Commitment(motion(2, ARM.home + 0.5), 103.0, np.zeros(6)), 102.95, "turn by 46 rad"),
+        (Commitment(motion(2, motion(1).q[-1]), 103.0, np.zeros(6)), 102.9, ""),
+        (Commitment(motion(2, motion(1).q[-1] + 0.02), 103.0, np.zeros(6)), 102.9, ""),
+        (Commitment(motion(2, motion(1).q[-1] + 0.02), 103.0, np.zeros(6)), 102.95, "turn by 46 rad"),
+        (Commitment(motion(2, motion(1).q[-1] + 0.5), 103.0, np.zeros(6)), 102.9, "turn by 290 rad"),
+        (Commitment(Trajectory.at_rest(motion(1).sample(0.4)[0] + 0.08, 0.25), 100.65, np.zeros(2)), 100.4, "turn by"),
+        (Commitment(motion(2, motion(1).q[-1]), 112.8, np.zeros(6)), 102.9, ""),
+        (Commitment(motion(2, motion(1).q[-1]), 113.0, np.zeros(6)), 102.9, "begins 10.1 s ahead"),
         (Commitment(Trajectory.at_rest(ARM.home, 0.25), 100.02 + 0.25, np.zeros(2)), 100.02, ""),
         (Commitment(Trajectory.at_rest(ARM.home, 0.25), 100.02 + 0.25, np.zeros(2)), 100.2, "turn by"),
     ],
@@ -489,16 +496,30 @@ def test_what_is_refused_is_not_what_the_controller_plays() -> None:
 def test_what_comes_too_late_is_found_out(course: Commitment, clock: float, why: str) -> None:
     """To a controller that plays the first motion from 100 s to 101.2 s."""
     dispatch = Dispatch()
-    dispatch.heard(100.0, 0.0)
+    assert "no joint states" in dispatch.refuses(Commitment(motion(1), 100.0, np.zeros(6)), 0, 0.0)
+    dispatch.heard(100.0, 0.0, ARM.home)
     assert not dispatch.refuses(Commitment(motion(1), 100.0, np.zeros(6)), 1, 0.0)
-    dispatch.heard(100.0, 0.0)
+    dispatch.heard(100.0, 0.0, ARM.home + 0.1)
     said = dispatch.refuses(course, 2, clock - 100.0)
     assert why in said and bool(said) == bool(why)
     assert dispatch.known == ((1, 2) if why else (2, 0))
 
 
+def test_the_first_course_is_one_from_where_the_arm_rests() -> None:
+    """What begins under way is the stop of a motion that did not go out."""
+    dispatch, out = Dispatch(), motion(1)
+    dispatch.heard(99.9, 0.0, ARM.home)
+    assert "jump" in dispatch.refuses(Commitment(out, 99.6, np.zeros(6)), 1, 0.1)
+    under_way = Commitment(messages.quantise_trajectory(out.tail(0.4)), 100.0, np.zeros(len(out.tail(0.4).times)))
+    assert dispatch.refuses(under_way, 2, 0.05)
+    assert not dispatch.refuses(Commitment(out, 100.0, np.zeros(6)), 3, 0.05)
+    dispatch.heard(3.0, 0.2, ARM.home)
+    assert not dispatch.refuses(Commitment(out, 3.1, np.zeros(6)), 4, 0.2), "its clock has begun anew, and so has it"
+
+
 def test_a_reference_that_would_only_change_its_speed_is_found_out() -> None:
     dispatch, out = Dispatch(), motion(1)
+    dispatch.heard(0.0, 0.0, ARM.home)
     assert not dispatch.refuses(Commitment(out, 0.0, np.zeros(6)), 1, 0.0)
     q, v, a = out.sample(0.4)
     assert np.abs(v).max() > 0.8

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -38,6 +40,13 @@ def wandering(patch: pytest.MonkeyPatch, seed: int, **options: float) -> Control
     at = bench.t + 0.12
     q, v, a = bench.executor.commitment().state_at(1.76e9 + at)
     bench.submit(FAMILY.trajectory(q, v, a, np.clip(3.0 * (ARM.home - q) - 2.0 * v, -3.0, 3.0)), at)
+    return bench
+
+
+def resting(patch: pytest.MonkeyPatch, **options: float) -> ControllerBench:
+    """Before the first motion."""
+    bench = ControllerBench(patch, **options)  # type: ignore[arg-type]
+    bench.run(0.1)
     return bench
 
 
@@ -226,3 +235,172 @@ def test_a_held_arms_reference_comes_back_to_it(monkeypatch: pytest.MonkeyPatch)
     assert np.abs(course.trajectory.q[-1] - bench.stuck).max() > 1.5 * away
     assert np.abs(bench.controller.desired[0] - bench.stuck).max() < 1e-9
     assert away > TRACKING, "it had gone on"
+
+
+@pytest.mark.parametrize("rate", [40.0, 100.0])
+@pytest.mark.parametrize("slowing", [6.0, 10.0, 1e3])
+@pytest.mark.parametrize(("k", "at"), [(0.3, 0.45), (1.0, 0.3), (1.0, 0.9), (2.0, 0.5)])
+def test_an_arm_runs_out_after_its_controller_has_stopped_by_itself(
+    monkeypatch: pytest.MonkeyPatch, rate: float, slowing: float, k: float, at: float
+) -> None:
+    """Nor does it stand when the deviation is seen, nor need the course be fast: the course is not to be sent to it."""
+    bench = resting(monkeypatch, rate=rate)
+    bench.submit(FAMILY.trajectory(ARM.home, np.zeros(7), np.zeros(7), np.full(7, k)), bench.t + 0.15)
+    bench.run(0.15 + at)
+    controller, still, begun = bench.controller, np.zeros(7), bench.t
+    q, v = controller.desired[0].copy(), controller.desired[1].copy()
+    controller.desired, controller._points = np.stack([q, still, still]), None
+    takes = float(np.abs(v).max()) / slowing
+
+    def runs_out() -> tuple[Array, Array]:
+        t = min(bench.t - begun, takes)
+        return q + v * (t - 0.5 * t * t / max(takes, 1e-9)), v * (1.0 - t / max(takes, 1e-9))
+
+    bench.arm = runs_out
+    bench.run(1.5)
+    assert bench.executor.mode is (Mode.STOPPED if np.abs(v).max() > 0.1 else bench.executor.mode)
+    steps = np.abs(np.diff(bench.since(begun + 2e-3), axis=0)).max()
+    assert steps < STEP and not bench.refused
+    if bench.executor.mode is Mode.STOPPED:
+        assert np.abs(bench.controller.desired[0] - runs_out()[0]).max() < TRACKING + np.abs(v).max() * takes
+
+
+@pytest.mark.parametrize("queue", [10, 1000])
+@pytest.mark.parametrize("held", [0.15, 0.25, 0.4])
+@pytest.mark.parametrize("lead", [0.06, 0.12, 0.2])
+def test_the_stop_of_a_first_motion_that_did_not_go_out_does_not_go_out_either(
+    monkeypatch: pytest.MonkeyPatch, queue: int, held: float, lead: float
+) -> None:
+    """The request lies in the inbox, the loop is held up: the executor plays a motion of which the controller knows nothing."""
+    bench = resting(monkeypatch, queue=queue, drift=0.3)
+    begun, ordinary = bench.t, bench.backend.wait
+    bench.push(FAMILY.trajectory(ARM.home, np.zeros(7), np.zeros(7), np.full(7, 2.0)), bench.t + lead)
+
+    def held_up() -> float:
+        monkeypatch.setattr(bench.backend, "wait", ordinary)
+        bench.hold_up(held)
+        return ordinary()
+
+    monkeypatch.setattr(bench.backend, "wait", held_up)
+    bench.run(2.0)
+    assert np.abs(np.diff(bench.since(begun), axis=0)).max() < STEP, "at most what two references may differ by"
+    assert bench.executor.mode in (Mode.STOPPED, Mode.IDLE)
+
+
+@pytest.mark.parametrize("late", [0.03, 0.1])
+@pytest.mark.parametrize("held", [0.0, 0.1])
+def test_the_stop_of_a_first_motion_that_was_refused_is_refused_too(
+    monkeypatch: pytest.MonkeyPatch, late: float, held: float
+) -> None:
+    bench = resting(monkeypatch)
+    begun, bench.late = bench.t, late
+    bench.submit(FAMILY.trajectory(ARM.home, np.zeros(7), np.zeros(7), np.full(7, 2.0)), bench.t + 0.02)
+    bench.run(0.02)
+    bench.late = 0.0
+    bench.hold_up(held)
+    bench.run(1.5)
+    assert np.abs(np.diff(bench.since(begun), axis=0)).max() < STEP, "at most what two references may differ by"
+
+
+@pytest.mark.parametrize("k", [1.0, 3.0])
+@pytest.mark.parametrize("lead", [0.03, 0.12])
+def test_resuming_waits_until_the_controller_has_come_over(monkeypatch: pytest.MonkeyPatch, k: float, lead: float) -> None:
+    """To the arm, which something held: what begins before then would begin elsewhere."""
+    bench = resting(monkeypatch)
+    bench.submit(FAMILY.trajectory(ARM.home, np.zeros(7), np.zeros(7), np.full(7, k)), bench.t + 0.12)
+    bench.run(0.12 + 0.3)
+    bench.stuck, begun = bench.controller.desired[0].copy(), bench.t
+    while bench.executor.mode is not Mode.STOPPED:
+        bench.run(0.01)
+    away = np.abs(bench.controller.desired[0] - bench.stuck).max()
+    assert away > 2.0 * TRACKING, "it is on its way"
+    bench.resume()
+    bench.run(2.0)
+    assert bench.executor.mode is Mode.IDLE, bench.executor.status()
+    assert np.abs(bench.controller.desired[0] - bench.stuck).max() < 1e-9
+    bench.stuck = None
+    bench.submit(FAMILY.trajectory(bench.executor.command.q, np.zeros(7), np.zeros(7), np.full(7, -k)), bench.t + lead)
+    bench.run(1.5)
+    assert bench.executor.mode is Mode.IDLE and smooth(bench.since(begun), 0.15)
+    assert np.abs(bench.controller.desired[0] - bench.executor.command.q).max() < 1e-6
+
+
+@pytest.mark.parametrize(("k", "at"), [(2.0, 0.3), (3.0, 0.45)])
+@pytest.mark.parametrize("once_stopped", [False, True])
+def test_an_arm_that_is_held_during_a_stop_is_not_pressed_on(
+    monkeypatch: pytest.MonkeyPatch, k: float, at: float, once_stopped: bool
+) -> None:
+    """The reference comes back to it when the stop has ended; where it was moved later, before it goes on."""
+    bench = resting(monkeypatch)
+    bench.submit(FAMILY.trajectory(ARM.home, np.zeros(7), np.zeros(7), np.full(7, k)), bench.t + 0.12)
+    bench.run(0.12 + at)
+    bench.stop()
+    bench.run(0.7 if once_stopped else 0.02)
+    bench.stuck, begun = bench.controller.desired[0] + (0.05 if once_stopped else 0.0), bench.t
+    bench.run(1.2)
+    assert bench.executor.mode is Mode.STOPPED and bench.executor.reason is StopReason.OPERATOR
+    away = np.abs(bench.controller.desired[0] - bench.stuck).max()
+    assert away > 0.04 if once_stopped else away < 1e-9
+    bench.resume()
+    bench.run(2.0)
+    assert bench.executor.mode is Mode.IDLE, bench.executor.status()
+    assert np.abs(bench.controller.desired[0] - bench.stuck).max() < 1e-9
+    bench.stuck = None
+    bench.submit(FAMILY.trajectory(bench.executor.command.q, np.zeros(7), np.zeros(7), np.full(7, -0.5)), bench.t + 0.14)
+    bench.run(1.5)
+    assert bench.executor.mode is Mode.IDLE and smooth(bench.since(begun))
+    assert np.abs(np.diff(bench.since(begun), 2, axis=0)).max() < 25e-6
+
+
+def test_a_controllers_clock_that_was_set_back_is_taken_when_resuming(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A simulation that was reset: until then there are no states, and nothing is sent into the future."""
+    bench = wandering(monkeypatch, 2, drift=30.0)
+    bench.run(0.06)
+    bench.back, begun = 900.0, bench.t
+    bench.controller._points = None
+    bench.controller.desired[1:] = 0.0
+    bench.controller.now -= 900.0
+    bench.run(1.0)
+    assert bench.executor.mode is Mode.STOPPED and "gone back by" in bench.executor.status().text
+    assert any("ahead" in why or "jump" in why for why in bench.refused) or not bench.refused
+    assert np.abs(np.diff(bench.since(begun + 2e-3), axis=0)).max() < 1e-9
+    bench.resume()
+    bench.run(0.3)
+    assert bench.executor.mode is Mode.IDLE, bench.executor.status()
+    again = bench.t
+    bench.submit(FAMILY.trajectory(bench.executor.command.q, np.zeros(7), np.zeros(7), np.full(7, -0.5)), bench.t + 0.14)
+    bench.run(1.5)
+    assert bench.executor.mode is Mode.IDLE and smooth(bench.since(again))
+    assert np.abs(bench.controller.desired[0] - bench.executor.command.q).max() < 1e-6
+
+
+def test_requests_are_answered_in_each_cycle_of_an_arm_that_sets_the_pace(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also where its states come at half the rate that was asked for, and each cycle is a long one."""
+    bench = resting(monkeypatch, rate=50.0)
+    bench.loop.executor.config = replace(bench.loop.executor.config, period=0.01)
+    taken: list[float] = []
+
+    def wait() -> float:
+        if len(taken) > 8:
+            raise KeyboardInterrupt
+        bench.link.beat_owner(bench.loop._mono_ns())
+        taken.append(ordinary())
+        if len(taken) == 4:
+            bench.stop()
+        return taken[-1]
+
+    ordinary = bench.backend.wait
+    monkeypatch.setattr(bench.backend, "wait", wait)
+    modes: list[Mode] = []
+    cycle = bench.loop.cycle
+
+    def watched(deadline: int, late: bool = False) -> object:
+        command = cycle(deadline, late)
+        modes.append(bench.executor.mode)
+        return command
+
+    monkeypatch.setattr(bench.loop, "cycle", watched)
+    with pytest.raises(KeyboardInterrupt):
+        bench.loop.run()
+    assert min(taken[1:]) > 0.015, "each is late"
+    assert modes.index(Mode.STOPPED) == 3

@@ -278,8 +278,8 @@ class FastLoop:
             return
         revision = self.executor.revision
         try:
-            if self._follower.follow(self.executor.course(), now):
-                self._followed = revision  # else it is told again in the next cycle, as after an error
+            # not followed, it is told again in the next cycle, as after an error
+            self._followed = revision if self._follower.follow(self.executor.course(), now) else -1
         except Exception as error:
             self._fail(error)
 
@@ -389,7 +389,7 @@ class FastLoop:
                         self._missed += skipped - 1
                         deadline += skipped * period
             resets = self._resets
-            self.cycle(deadline, late >= period)
+            self.cycle(deadline, self._paced is None and late >= period)  # nothing to catch up on where the arm sets the pace
             if self._resets != resets:  # resetting a world takes as long as it takes
                 deadline = self._mono_ns()
                 self.executor.reset((deadline - self._zero_ns) * 1e-9, self._measured.q, self._measured.width)

@@ -30,7 +30,7 @@ from trajectory_msgs.msg import JointTrajectory, JointTrajectoryPoint
 
 from tandem.core.errors import ConfigError
 from tandem.core.types import Commitment
-from tandem.execution.backends.courses import Dispatch, Heard
+from tandem.execution.backends.courses import BACK, Dispatch, Heard
 from tandem.execution.backends.ros2_control import Ros2ControlOptions, decode_course, encode_state
 from tandem.nodes import messages
 from tandem.nodes.base import RELIABLE_QOS, SENSOR_QOS
@@ -182,7 +182,7 @@ class ControllerLink:
     # ---- in ---------------------------------------------------------------------------------------------------------------
     def _on_states(self, msg: JointState) -> None:
         stamp = messages.seconds_from_stamp(msg.header.stamp)
-        if stamp < self._heard + 0.8 / self.options.rate and stamp > self._heard - 1.0:
+        if stamp < self._heard + 0.8 / self.options.rate and stamp > self._heard - BACK:
             return
         where = {name: i for i, name in enumerate(msg.name)}
         if self._finger in where:
@@ -195,11 +195,11 @@ class ControllerLink:
             return
         self._heard = stamp
         now = time.monotonic()
-        self._dispatch.heard(stamp, now)
         q, v = np.array(msg.position)[rows], np.array(msg.velocity)[rows]
         if not (np.isfinite(q).all() and np.isfinite(v).all() and math.isfinite(self._width)):
             self._complain("joint states that are not finite")
             return
+        self._dispatch.heard(stamp, now, q)
         try:
             self._link.send(encode_state(Heard(stamp, q, v, self._width, now, *self._dispatch.known)), socket.MSG_DONTWAIT)
         except (BlockingIOError, OSError):

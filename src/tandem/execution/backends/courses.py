@@ -27,10 +27,10 @@ GENTLE = 10.0
 #: word to the controller takes so long at most, ordinarily, and where courses came too late; until then a stop leaves its course
 #: as it is [s]
 WAY, LONG_WAY = 0.02, 0.5
-#: an arm that stands while the course passes at this speed does not follow it [rad/s]
-FAST = 0.1
-#: an arm at rest so far from where the controller was told to hold it is held elsewhere: the controller has begun anew [rad]
-ELSEWHERE = 0.02
+#: no course begins later than this: twice what the executor takes [s]
+LEAD = 10.0
+#: a clock that goes back by this has begun anew, as a simulation's does [s]
+BACK = 1.0
 #: plans repeat where they begin to within this [rad, m]
 ROUNDING = 1e-6
 #: rest in the place of a motion that was dropped begins so long after it is sent; rest is sent for so long [s]
@@ -82,15 +82,21 @@ class Courses:
             follows [rad].
 
     Attributes:
-        way: how long word takes to the controller [s]. number: of the last course.
+        way: how long word takes to the controller [s]. pace: seconds of its clock in one of this machine's, where that is more
+            than one. number: of the last course.
     """
 
     def __init__(self, acceleration: Array, jerk: Array, bound: float) -> None:
         self._acceleration, self._jerk, self._bound = acceleration, jerk, bound
-        self._told: Commitment | None = None  #: the last one, on the controller's clock
         self._brake: Commitment | None = None  #: the last one that was not the executor's
+        self._over: Commitment | None = None  #: the last rest for which the controller comes over to the arm
         self._sent: dict[int, tuple[Commitment, float]] = {}  #: by number, with when it was sent, from the one that went out last
-        self.way, self.number = WAY, 0
+        self.way, self.pace, self.number = WAY, 1.0, 0
+
+    def begin(self, q: Array, width: float, clock: float) -> None:
+        """The controller rests at q (n,) [rad], as far as can be known at its ``clock`` [s]; what it was told before is over."""
+        self._told = self._first = Commitment(Trajectory.at_rest(q, 0.1), clock - 0.1, np.full(2, width))
+        self._sent, self._begun = {self.number: (self._first, -np.inf)}, self.number
 
     def next(
         self, course: Commitment, now: float, clock: float, ahead: float = 0.0, heard: Heard | None = None
@@ -100,8 +106,9 @@ class Courses:
         Nothing is sent where it need not be told: it holds, or it plays what it has to a certified rest. Rest is sent where a
         motion was dropped that has not begun, or only just. Not followed is what would make its reference jump: where the two
         differ at present (and it does not rest, with time enough to come over before the motion begins), what it plays is braked
-        along its own path, and it is told again later. Where the arm stands beside a course that passes, the controller has
-        stopped by itself, or the arm is held: rest is sent where it stands.
+        along its own path, and it is told again later. Where the arm is beside its course, the controller has stopped by itself,
+        or the arm is held: rest is sent where it is, so much later that the controller comes over gently, and nothing else until
+        then.
 
         Args:
             clock: the controller's, when it was last heard [s]. ahead: how far it may have gone on since [s].
@@ -112,18 +119,19 @@ class Courses:
         """
         told, moving = self._told, without_rest(course, now)
         latest = clock + ahead
-        rests = told is None or _rests(told, latest)
-        if told is not None and not rests and heard is not None and _stands_beside(heard, told, self._bound):
-            over = max(HOLD, 6.0 * float(np.abs(told.state_at(latest)[1]).max()) / GENTLE)  # where it plays on after all: gently
-            return Commitment(Trajectory.at_rest(heard.q, HOLD), latest + over, np.full(2, told.width_at(latest))), True
+        rests = _rests(told, latest)
+        if moving is None or not rests:
+            aside = None if heard is None else self.aside(heard, latest)
+            if aside is not None:
+                return aside, True
         if moving is not None:
-            at, v, _ = moving.trajectory.sample(0.0) if told is None else told.state_at(latest)
+            at, v, _ = told.state_at(latest)
             q, rate, _ = course.state_at(now + ahead)
             lead = moving.start - (now + ahead) if rests else -np.inf  # from rest to rest it finds a smooth way
-            if (_apart(at, q) or _apart(v, rate, PACE)) and lead < _time_to(np.abs(at - q).max()):
-                return (None if rests or told is None else self._braked(told, latest)), False
+            if latest < self.settled or ((_apart(at, q) or _apart(v, rate, PACE)) and lead < _time_to(np.abs(at - q).max())):
+                return (None if rests else self._braked(told, latest)), False
             return _held(Commitment(moving.trajectory, clock + (moving.start - now), moving.width)), True
-        if told is None or rests:
+        if rests:
             return None, True
         q, width = course.state_at(now)[0], course.width_at(now)
         times = told.start + told.trajectory.times
@@ -135,11 +143,26 @@ class Courses:
             return self._braked(told, latest), False
         return Commitment(Trajectory.at_rest(q, HOLD), latest + HOLD, np.full(2, width)), True
 
+    @property
+    def settled(self) -> float:
+        """When the controller has come over to the arm, if it is on its way to it [s, its clock]; else -inf."""
+        return self._told.start if self._told is self._over else -np.inf
+
+    def aside(self, heard: Heard, latest: float) -> Commitment | None:
+        """Rest where the arm is, for a controller that at ``latest`` [s] is anywhere on what it was told; None: it follows that."""
+        told = self._told
+        if latest < self.settled or not _is_beside(heard, self._sent.get(heard.published, (told,))[0], self._bound):
+            return None
+        at, v, _ = told.state_at(latest)
+        way = 6.0 * float(np.abs(v).max()) / GENTLE + float(np.sqrt(5.8 * np.abs(at - heard.q).max() / GENTLE))
+        self._over = Commitment(Trajectory.at_rest(heard.q, HOLD), latest + max(HOLD, way), np.full(2, told.width_at(latest)))
+        return self._over
+
     def _braked(self, told: Commitment, latest: float) -> Commitment | None:
         """What it plays, braked; None where that has been sent."""
         if told is self._brake:
             return None
-        brake = braked(told, latest + self.way, self._acceleration, self._jerk)
+        brake = braked(told, latest + self.way * self.pace, self._acceleration, self._jerk)
         self._brake = _to_its_rest(told, latest) if brake is told else _held(brake)
         return self._brake
 
@@ -155,10 +178,10 @@ class Courses:
             del self._sent[number]
         if published == self.number:
             self.way = WAY
-        if refused < self.number or refused <= published or refused not in self._sent:
+        if refused < self.number or refused <= max(published, self._begun) or refused not in self._sent:
             return True
         _, sent = self._sent.pop(refused)
-        self._told = self._sent[published][0] if published in self._sent else None
+        self._told = self._sent[published][0] if published in self._sent else self._first
         self.way = min(max(WAY + at - sent, self.way), LONG_WAY)
         return False
 
@@ -177,15 +200,15 @@ def _rests(told: Commitment, latest: float) -> bool:
     return bool(np.abs(v).max() <= REST) and not (_changes(told, left, at) or np.any(np.abs(told.width[left] - width) > ROUNDING))
 
 
-def _stands_beside(heard: Heard, told: Commitment, bound: float) -> bool:
-    """Whether the arm stands where it was to pass: the controller has stopped by itself, or something holds the arm."""
+def _is_beside(heard: Heard, told: Commitment, bound: float) -> bool:
+    """Whether the arm is not where it was to be, and does not hurry there: nothing moves it, or something holds it."""
     q, v, _ = told.state_at(heard.stamp)
-    return bool(np.abs(heard.v).max() <= SLOW and np.abs(v).max() > FAST and _apart(heard.q, q, bound))
+    return _apart(heard.q, q, bound) and bool(np.abs(heard.v).max() <= max(float(np.abs(v).max()), SLOW))
 
 
 def _time_to(distance: float) -> float:
     """How long before a motion a controller at rest ``distance`` [rad] off has to be told of it [s]: a quintic's 5.8 d / T^2."""
-    return WAY + float(np.sqrt(5.8 * min(distance, ELSEWHERE) / GENTLE))
+    return WAY + float(np.sqrt(5.8 * distance / GENTLE))
 
 
 def _to_its_rest(told: Commitment, latest: float) -> Commitment | None:
@@ -233,17 +256,18 @@ class Dispatch:
     def __init__(self) -> None:
         self.known = 0, 0
         self._played: Commitment | None = None
+        self._stamp = -np.inf
         self._offset = 0.0  #: the controller's clock less the caller's [s]
 
-    def heard(self, stamp: float, at: float) -> None:
-        """A measurement of ``stamp`` [s, the controller's clock] came at ``at`` [s, the caller's]."""
-        self._offset = stamp - at
+    def heard(self, stamp: float, at: float, q: Array) -> None:
+        """A measurement of q (n,) [rad] at ``stamp`` [s, the controller's clock] came at ``at`` [s, the caller's]."""
+        if self._played is None or stamp < self._stamp - BACK:  # the controller rests where the arm does, as far as can be known
+            self._played = Commitment(Trajectory.at_rest(q, 0.1), stamp - 0.1, np.zeros(2))
+        self._stamp, self._offset = stamp, stamp - at
 
     def refuses(self, course: Commitment, number: int, at: float) -> str:
         """Why ``course`` may not go out at ``at`` [s, the caller's clock]; empty: it goes, and is what the controller plays."""
-        # before the first one the controller rests where that begins
-        clock, first = at + self._offset, Trajectory.at_rest(course.trajectory.q[0])
-        why = _late(self._played or Commitment(first, clock, np.full(2, course.width[0])), course, clock)
+        why = "no joint states yet" if self._played is None else _late(self._played, course, at + self._offset)
         if why:
             self.known = self.known[0], number
         else:
@@ -258,11 +282,13 @@ def _late(told: Commitment, course: Commitment, clock: float) -> str:
     """
     if course.end <= clock:
         return f"it has ended {clock - course.end:.3f} s before"
+    if course.start - clock > LEAD:
+        return f"it begins {course.start - clock:.1f} s ahead, at most {LEAD:.0f}: the controller's clock has been set back"
     at, v, _ = told.state_at(clock)
     q, rate, _ = course.state_at(max(clock, course.start))
     if course.start > clock:  # until then a smooth way of its own, from where it is
         time = course.start - clock
-        pull = 5.8 * min(float(np.abs(at - q).max()), ELSEWHERE) / time**2 + 6.0 * float(np.abs(v - rate).max()) / time
+        pull = 5.8 * float(np.abs(at - q).max()) / time**2 + 6.0 * float(np.abs(v - rate).max()) / time
         return f"the controller's reference would turn by {pull:.0f} rad/s^2" if pull > 2.0 * GENTLE else ""
     if _apart(at, q, 2.0 * NEAR) or _apart(v, rate, 2.0 * PACE):
         jump, other = float(np.abs(at - q).max()), float(np.abs(v - rate).max())

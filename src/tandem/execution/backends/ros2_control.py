@@ -11,6 +11,7 @@ slower than real time plays certified trajectories in its own time.
 
 from __future__ import annotations
 
+import logging
 import socket
 import struct
 import time
@@ -25,7 +26,7 @@ from tandem.core.errors import InputError
 from tandem.core.trajectory import Trajectory
 from tandem.core.types import Commitment
 from tandem.execution.backends.base import BackendError, BackendState
-from tandem.execution.backends.courses import Courses, Heard
+from tandem.execution.backends.courses import BACK, Courses, Heard
 from tandem.execution.fast_loop import LoopConfig
 from tandem.execution.types import ArmReport, ArmState, Command, ExecutorConfig
 
@@ -34,12 +35,18 @@ if TYPE_CHECKING:
 
 Array = NDArray[np.float64]
 
+_log = logging.getLogger(__name__)
+
 BACKEND = "tandem.execution.backends.ros2_control:make"
 #: least progress of the loop's time in a cycle [s]
 STEP = 1e-6
 _COURSE = struct.Struct("<qdii")
 _STATE = struct.Struct("<2q3d")
 _BUFFER = 1 << 20
+#: the controller's pace is measured over so long, and taken to be this at most [s, 1]
+_PACE_OVER, _PACE_MOST = 0.2, 10.0
+#: how long resuming may take: states to come, and the controller to come over to the arm [s]
+_ANSWER, _COMING = 1.0, 8.0
 
 
 @dataclass(frozen=True)
@@ -113,6 +120,8 @@ class Ros2Control:
         self._fresh = False
         self._clock: float | None = None  #: the controller's clock at the loop's present cycle [s]
         self._heard: Heard | None = None
+        self._anchor: Heard | None = None  #: from which its pace is measured
+        self._back = 0.0  #: how far its clock has gone back [s]
         self._last = time.monotonic()
         self._silent = 0.0  #: how long nothing has come [s]
         self._untold = False  #: the last course came too late to go out
@@ -122,21 +131,40 @@ class Ros2Control:
         self._courses = Courses(*limits, 2.0 * options.near)
         self._lost = False
 
-    def _receive(self, timeout: float) -> bool:
-        """Take what has come, waiting for the first; whether there was something."""
+    def _receive(self, timeout: float, anew: bool = False) -> bool:
+        """Take what has come, waiting for the first; whether there was something. ``anew``: also from a clock set back."""
         self._link.settimeout(timeout)
         found = False
         try:
             while True:
-                heard = decode_state(self._link.recv(_BUFFER), self.joints)
-                if self._state is None or heard.stamp > self._state.stamp:
-                    self._state, self._fresh, found = BackendState(heard.q, heard.v, heard.width, heard.stamp), True, True
-                    self._heard = heard
+                found = self._take(self._link.recv(_BUFFER), anew) or found
                 self._link.settimeout(0.0)
         except (TimeoutError, BlockingIOError, InterruptedError):
             return found
         except OSError as error:
             raise BackendError(f"the bridge's end of the link is gone: {error}", halted=True) from error
+
+    def _take(self, data: bytes, anew: bool) -> bool:
+        """One datagram; whether it was a newer measurement."""
+        try:
+            heard = decode_state(data, self.joints)
+        except InputError as error:  # the loop goes on; without others it is as if nothing came
+            _log.warning("%s", error)
+            return False
+        back = 0.0 if self._state is None else self._state.stamp - heard.stamp
+        if back >= 0.0 and self._state is not None and not (anew and back > BACK):
+            self._back = back if back > BACK else self._back
+            return False
+        if self._anchor is None or back > BACK:
+            self._anchor = heard
+        elif heard.sent - self._anchor.sent >= _PACE_OVER:
+            pace = (heard.stamp - self._anchor.stamp) / (heard.sent - self._anchor.sent)
+            self._courses.pace, self._anchor = min(max(pace, 1.0), _PACE_MOST), heard
+        if back > BACK:
+            self._courses.begin(heard.q, heard.width, heard.stamp)
+        self._state, self._fresh = BackendState(heard.q, heard.v, heard.width, heard.stamp), True
+        self._heard, self._back = heard, 0.0
+        return True
 
     def connect(self, now: float) -> BackendState:
         """Wait for the first joint states, at rest."""
@@ -148,6 +176,7 @@ class Ros2Control:
                     "joint_state_broadcaster active, do its joints have the arm's names?"
                 )
         self._clock, self._last = self._state.stamp, time.monotonic()
+        self._courses.begin(self._state.q, self._state.width, self._clock)
         return BackendState(self._state.q, self._state.v, self._state.width, now)
 
     # ---- the cycle --------------------------------------------------------------------------------------------------------
@@ -176,8 +205,9 @@ class Ros2Control:
         """
         if self._silent > self.options.silence and not self._lost:
             self._lost = True
+            why = f", its clock has gone back by {self._back:.1f} s" if self._back else ""
             raise BackendError(
-                f"no joint states for {self._silent:.2f} s; the controller is told to brake. Check "
+                f"no joint states for {self._silent:.2f} s{why}; the controller is told to brake. Check "
                 "controller_manager, then resume", halted=True
             )
         if self._late:
@@ -199,21 +229,24 @@ class Ros2Control:
             return False
         told, done = self._courses.next(course, now, self._clock, self._since(), self._heard)
         if told is not None:
-            try:
-                self._link.send(encode_course(told, self._courses.number + 1))
-            except OSError as error:
-                raise BackendError(f"the course could not be handed to the bridge: {error}") from error
-            self._courses.sent(told, time.monotonic())
+            self._send(told)
         self._untold = False
         return done
 
+    def _send(self, told: Commitment) -> None:
+        try:
+            self._link.send(encode_course(told, self._courses.number + 1))
+        except OSError as error:
+            raise BackendError(f"the course could not be handed to the bridge: {error}") from error
+        self._courses.sent(told, time.monotonic())
+
     def ahead(self) -> float:
-        """How far the controller may have gone on when word of a course reaches it [s]."""
-        return self._since() + self._courses.way
+        """How far the controller may have gone on when word of a course reaches it [s, its clock]."""
+        return self._since() + self._courses.way * self._courses.pace
 
     def _since(self) -> float:
-        """How far the controller may have gone on since it was heard [s]: a full queue keeps the oldest states."""
-        return 0.0 if self._heard is None else max(time.monotonic() - self._heard.sent, 0.0)
+        """How far the controller may have gone on since it was heard [s, its clock]: a full queue keeps the oldest states."""
+        return 0.0 if self._heard is None else max(time.monotonic() - self._heard.sent, 0.0) * self._courses.pace
 
     def untold(self) -> bool:
         """Whether the last course came too late to go out."""
@@ -234,14 +267,27 @@ class Ros2Control:
     def recover(self, now: float) -> BackendState:
         """Where the arm goes on: what was commanded last, where it is near that; else where it is.
 
+        A controller that holds the arm elsewhere than it stands comes over first: from there a motion would begin with a jump.
+
         Raises:
-            BackendError: no joint states.
+            BackendError: no joint states, or the controller has not come over in time.
         """
-        limit = time.monotonic() + 1.0
-        while not self._receive(0.1):
+        limit = time.monotonic() + _ANSWER
+        while not self._receive(0.1, anew=True):
             if time.monotonic() > limit:
                 raise BackendError(f"no joint states on {self.options.states}; check controller_manager")
-        assert self._state is not None
+        assert self._state is not None and self._heard is not None
+        over = self._courses.aside(self._heard, self._state.stamp + self.ahead())
+        if over is not None:
+            self._send(over)
+        limit = time.monotonic() + _COMING
+        while self._state.stamp < self._courses.settled:
+            self._receive(0.1)
+            if time.monotonic() > limit:
+                raise BackendError("the controller is still on its way to where the arm stands; resume again")
+        if not self._courses.confirm(self._heard.published, self._heard.refused, time.monotonic()):
+            self._untold = True
+            raise BackendError("word to the controller came too late; resume again")
         self._clock, self._last = self._state.stamp, time.monotonic()
         self._silent, self._lost = 0.0, False
         self._before = None
