@@ -149,7 +149,7 @@ class Courses:
         return self._told.start if self._told is self._over else -np.inf
 
     def aside(self, heard: Heard, latest: float) -> Commitment | None:
-        """Rest where the arm is, for a controller that at ``latest`` [s] is anywhere on what it was told; None: it follows that."""
+        """Rest where the arm is, for a controller that at ``latest`` [s] may be on what it was told; None: it follows that."""
         told = self._told
         if latest < self.settled or not _is_beside(heard, self._sent.get(heard.published, (told,))[0], self._bound):
             return None
