@@ -127,6 +127,22 @@ class Follower:
         return done
 
 
+def test_a_course_that_is_to_be_told_again_is_told_until_it_is_followed(bench: Bench) -> None:
+    """Also one that had been followed, and then did not reach the arm."""
+    follower = Follower()
+    bench.loop._follower = follower  # type: ignore[assignment]
+    bench.run(0.01)
+    assert bench.loop._followed == bench.loop.executor.revision
+    lost = [True]
+    follower.untold = lambda: lost[0]  # type: ignore[method-assign]
+    follower.failing = "not now"
+    bench.run(0.001)
+    lost[0], asked = False, list[float]()
+    follower.follow = lambda course, now: bool(asked.append(now)) or len(asked) > 2  # type: ignore[method-assign]
+    bench.run(0.01)
+    assert len(asked) == 3
+
+
 @pytest.mark.parametrize("left", [1, 2, 20])
 @pytest.mark.parametrize("failing", ["", "error", "not now"])
 def test_a_stop_just_before_a_motion_begins_takes_it_back_in_the_same_cycle(bench: Bench, left: int, failing: str) -> None:

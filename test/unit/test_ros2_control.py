@@ -318,6 +318,32 @@ def test_what_is_not_followed_is_braked(at: float, n: int, stopping: bool) -> No
     assert courses.next(elsewhere, 5.0 + at, 100.0 + at)[0] is None, "once"
 
 
+@pytest.mark.parametrize("published", [0, 1])
+def test_an_arm_is_compared_with_what_had_gone_out_by_then(published: int) -> None:
+    """One that stands because word of its motion is on its way has a controller that will yet play it: that is braked."""
+    courses, still = courses_for(), Commitment(Trajectory.at_rest(ARM.home, 0.1), 5.5, np.zeros(2))
+    told, _ = courses.next(Commitment(motion(1), 5.5, np.zeros(6)), 5.4, 99.9)
+    assert told is not None and told.start == pytest.approx(100.0)
+    courses.sent(told, 0.0)
+    stands = Heard(100.4, ARM.home, np.zeros(7), 0.08, 0.0, published, 0)
+    kept, done = courses.next(still, 5.9, 100.4, 0.0, stands)
+    if not published:
+        assert brakes(kept, told, 100.4) and not done and courses.settled < 0.0
+        return
+    assert kept is not None and done and np.abs(kept.trajectory.q - ARM.home).max() < 1e-9
+    at, v, _ = told.state_at(100.4)
+    takes = kept.start - 100.4
+    assert 5.8 * np.abs(at - ARM.home).max() / takes**2 + 6.0 * np.abs(v).max() / takes < 10.0 + 1e-6
+    courses.sent(kept, 0.0)
+    assert courses.settled == kept.start
+    again = Commitment(motion(1), 6.1, np.zeros(6))
+    assert courses.next(again, 5.95, 100.45, 0.0, stands) == (None, False), "nothing else meanwhile"
+    assert courses.next(still, 5.95, 100.45, 0.0, stands) == (None, True)
+    now = 5.5 + kept.start - 100.0
+    later = Commitment(motion(1), now + 0.3, np.zeros(6))
+    assert courses.next(later, now, kept.start, 0.0, stands._replace(stamp=kept.start))[0] is not None
+
+
 def test_a_place_that_is_only_passed_is_not_one_to_go_on_from() -> None:
     courses = courses_for()
     told, _ = courses.next(Commitment(motion(1), 5.0, np.zeros(6)), 4.5, 99.5)
@@ -597,6 +623,34 @@ def test_the_controllers_clock_paces_the_loop(ends: tuple[Ros2Control, socket.so
     assert course.start == pytest.approx(101.5) and np.array_equal(course.trajectory.q[:-1], motion(1).q)
     assert course.end == pytest.approx(101.5 + motion(1).duration + HOLD), "its rest is held"
     assert np.array_equal(course.trajectory.q[-1], motion(1).q[-1])
+
+
+def test_a_clock_that_runs_ahead_of_this_machines_is_allowed_for(ends: tuple[Ros2Control, socket.socket]) -> None:
+    """A simulation faster than real time goes on faster while word is on its way."""
+    backend, far = ends
+    now = time.monotonic()
+    for n in range(60):
+        far.send(encode_state(Heard(100.0 + 0.02 * n, ARM.home, np.zeros(7), 0.08, now + 0.01 * n)))
+        if n == 0:
+            backend.connect(5.0)
+        backend.wait()
+    assert backend._courses.pace == pytest.approx(2.0) and backend.ahead() == pytest.approx(2.0 * WAY)
+    told = Commitment(motion(1), 100.8, np.zeros(6))
+    backend._courses.sent(told, now)
+    kept, _ = backend._courses.next(Commitment(Trajectory.at_rest(ARM.home, 0.1), 5.0, np.zeros(2)), 5.0, 101.2)
+    assert kept is not None
+    for t in (101.2 + 1.9 * WAY, 101.2 + 4.0 * WAY):
+        same = np.abs(kept.state_at(t)[1] - told.state_at(t)[1]).max() < 1e-3
+        assert same == (t < 101.2 + 2.0 * WAY)
+
+
+def test_a_malformed_state_does_not_end_the_loop(ends: tuple[Ros2Control, socket.socket]) -> None:
+    backend, far = ends
+    far.send(encode_state(Heard(100.0, ARM.home, np.zeros(7), 0.08, time.monotonic())))
+    backend.connect(5.0)
+    far.send(b"nonsense")
+    far.send(encode_state(Heard(100.01, ARM.home, np.zeros(7), 0.08, time.monotonic())))
+    assert backend.wait() == pytest.approx(0.01)
 
 
 def test_a_motion_that_may_have_begun_while_the_controller_is_not_heard_is_braked(
