@@ -381,7 +381,7 @@ def test_a_controllers_clock_that_was_set_back_is_taken_when_resuming(monkeypatc
 def test_requests_are_answered_in_each_cycle_of_an_arm_that_sets_the_pace(monkeypatch: pytest.MonkeyPatch, at: int) -> None:
     """Also where its states come at half the rate that was asked for, and each cycle is a long one."""
     bench = resting(monkeypatch, rate=50.0)
-    bench.loop.executor.config = replace(bench.loop.executor.config, period=0.01)
+    bench.loop.config = replace(bench.loop.config, executor=replace(bench.loop.config.executor, period=0.01))
     taken: list[float] = []
 
     def wait() -> float:
