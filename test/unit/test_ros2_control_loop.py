@@ -274,6 +274,27 @@ def test_an_arm_runs_out_after_its_controller_has_stopped_by_itself(
         assert np.abs(bench.controller.desired[0] - runs_out()[0]).max() < TRACKING + np.abs(v).max() * takes
 
 
+@pytest.mark.parametrize("lag", [0.012, 0.02])
+@pytest.mark.parametrize("at", [0.25, 0.4])
+def test_an_arm_that_lags_is_braked_along_its_path(monkeypatch: pytest.MonkeyPatch, lag: float, at: float) -> None:
+    """It is stopped, for it is not where it was to be; but it follows."""
+    bench = resting(monkeypatch)
+    bench.submit(FAMILY.trajectory(ARM.home, np.zeros(7), np.zeros(7), np.linspace(-3.0, 3.0, 7)), bench.t + 0.12)
+    bench.run(0.12 + at)
+    told, begun = bench.backend._courses._told, bench.t
+
+    def lagging() -> tuple[Array, Array]:
+        back = round(1e3 * lag)
+        return bench.path[-1 - back], 1e3 * (bench.path[-1 - back] - bench.path[-2 - back])
+
+    bench.arm = lagging
+    bench.run(1.5)
+    assert bench.executor.reason is StopReason.TRACKING and not bench.refused and smooth(bench.since(begun), 0.1)
+    certified = told.trajectory.sample(np.arange(0.0, told.trajectory.duration, 1e-3))[0]
+    assert max(np.abs(certified - q).max(1).min() for q in bench.since(begun)[::5]) < 1.5e-3
+    assert moves_for(bench.since(begun)) < 0.6
+
+
 @pytest.mark.parametrize("queue", [10, 1000])
 @pytest.mark.parametrize("held", [0.15, 0.25, 0.4])
 @pytest.mark.parametrize("lead", [0.06, 0.12, 0.2])

@@ -27,6 +27,8 @@ GENTLE = 10.0
 #: word to the controller takes so long at most, ordinarily, and where courses came too late; until then a stop leaves its course
 #: as it is [s]
 WAY, LONG_WAY = 0.02, 0.5
+#: an arm that follows its course, some 20 ms late, has at least this share of its speed, unless that has only begun [1]
+FOLLOWS = 0.7
 #: no course begins later than this: twice what the executor takes [s]
 LEAD = 10.0
 #: a clock that goes back by this has begun anew, as a simulation's does [s]
@@ -201,9 +203,12 @@ def _rests(told: Commitment, latest: float) -> bool:
 
 
 def _is_beside(heard: Heard, told: Commitment, bound: float) -> bool:
-    """Whether the arm is not where it was to be, and does not hurry there: nothing moves it, or something holds it."""
+    """Whether the arm is not where it was to be, and does not go there: nothing moves it, or something holds it.
+
+    One that only lags behind has its course's speed but for a little: it is braked along its certified path.
+    """
     q, v, _ = told.state_at(heard.stamp)
-    return _apart(heard.q, q, bound) and bool(np.abs(heard.v).max() <= max(float(np.abs(v).max()), SLOW))
+    return _apart(heard.q, q, bound) and bool(np.abs(heard.v).max() <= max(FOLLOWS * float(np.abs(v).max()), SLOW))
 
 
 def _time_to(distance: float) -> float:
