@@ -248,7 +248,7 @@ def test_a_held_arms_reference_comes_back_to_it(monkeypatch: pytest.MonkeyPatch)
 
 @pytest.mark.parametrize("rate", [40.0, 100.0])
 @pytest.mark.parametrize("slowing", [6.0, 10.0, 1e3])
-@pytest.mark.parametrize(("k", "at"), [(0.3, 0.45), (1.0, 0.3), (1.0, 0.9), (2.0, 0.5)])
+@pytest.mark.parametrize(("k", "at"), [(0.3, 0.45), (1.0, 0.3), (1.0, 0.7), (2.0, 0.5)])
 def test_an_arm_runs_out_after_its_controller_has_stopped_by_itself(
     monkeypatch: pytest.MonkeyPatch, rate: float, slowing: float, k: float, at: float
 ) -> None:
@@ -267,11 +267,10 @@ def test_an_arm_runs_out_after_its_controller_has_stopped_by_itself(
 
     bench.arm = runs_out
     bench.run(1.5)
-    assert bench.executor.mode is (Mode.STOPPED if np.abs(v).max() > 0.1 else bench.executor.mode)
-    steps = np.abs(np.diff(bench.since(begun + 2e-3), axis=0)).max()
-    assert steps < STEP and not bench.refused
-    if bench.executor.mode is Mode.STOPPED:
-        assert np.abs(bench.controller.desired[0] - runs_out()[0]).max() < TRACKING + np.abs(v).max() * takes
+    assert bench.executor.mode is Mode.STOPPED and bench.executor.reason is StopReason.TRACKING and not bench.refused
+    assert np.abs(np.diff(bench.since(begun + 2e-3), axis=0)).max() < STEP
+    ran_out = np.abs(runs_out()[0] - q).max()
+    assert np.abs(bench.controller.desired[0] - runs_out()[0]).max() < max(ran_out, 1e-6), "not on from there"
 
 
 @pytest.mark.parametrize("lag", [0.012, 0.02])
@@ -386,7 +385,7 @@ def test_a_controllers_clock_that_was_set_back_is_taken_when_resuming(monkeypatc
     bench.controller.now -= 900.0
     bench.run(1.0)
     assert bench.executor.mode is Mode.STOPPED and "gone back by" in bench.executor.status().text
-    assert any("ahead" in why or "jump" in why for why in bench.refused) or not bench.refused
+    assert len(bench.refused) == 1 and "begins 899" in bench.refused[0]
     assert np.abs(np.diff(bench.since(begun + 2e-3), axis=0)).max() < 1e-9
     bench.resume()
     bench.run(0.3)
