@@ -19,6 +19,7 @@ from tandem.bench.fci_arm import KEY, MOVE, REFLEX, certified_error, pieces, sim
 from tandem.bench.fci_server import FciServer, Wire
 from tandem.execution.client import FastLoopClient, FastLoopError
 from tandem.execution.fci import details
+from tandem.execution.fci.config import INTERFACES
 from tandem.execution.types import ArmState, CertifiedTrajectory, Mode, StopReason, SubmitCode
 from tandem.robots.model import ArmModel
 
@@ -94,6 +95,24 @@ def test_torque_interface_follows_and_keeps_the_torque_rate(server: FciServer, a
     assert state.arm.reflexes == 0 and state.mode is Mode.IDLE
     assert np.abs(wire.tau).max() > 0.1 and np.abs(np.diff(wire.tau, axis=0)).max() <= TORQUE_RATE
     assert np.abs(wire.measured_q[-1] - state.command_q).max() < 0.03
+
+
+@pytest.mark.parametrize("interface", INTERFACES)
+def test_an_arm_that_was_stopped_stands_still_when_resumed(server: FciServer, arm: ArmModel, interface: str) -> None:
+    with Rig(arm, HOST, interface=interface, gripper=False) as rig:
+        begin = rig.client.state().q.copy()
+        while np.abs(rig.client.state().q - begin).max() < 0.1:
+            rig.moving()
+            rig.until(lambda: rig.client.state().mode is Mode.IDLE)
+        rig.client.stop("operator")
+        rig.stopped()
+        rest = rig.client.state().command_q.copy()
+        rig.resume()
+        end = rig.client.state().stamp + 0.6
+        while (state := rig.client.state()).stamp < end:
+            assert state.mode is Mode.IDLE and np.abs(state.command_q - rest).max() < 1e-9 and np.abs(state.q - rest).max() < 0.02
+        rig.moving()
+        rig.until(lambda: rig.client.state().mode is Mode.IDLE)
 
 
 def test_a_reflex_stays_until_an_operator_resumes(server: FciServer, rig: Rig) -> None:

@@ -32,13 +32,15 @@ from std_srvs.srv import Trigger
 from trajectory_msgs.msg import JointTrajectory
 from visualization_msgs.msg import MarkerArray
 
-from tandem.core.certificate import verify
+from tandem.core.certificate import bound_to, verify
 from tandem.core.scene import Obstacle, Scene
 from tandem.core.trajectory import Trajectory
 from tandem.core.types import Array, Commitment, ObjectPose, Proposal, motion_digest
 from tandem.execution.types import to_ns
 from tandem.nodes import markers, messages
 from tandem.nodes.base import RELIABLE_QOS, SENSOR_QOS, command_qos
+from tandem.robots.model import load_arm
+from tandem.safety.bounds import load_bounds
 
 ROOT = Path(__file__).resolve().parents[2]
 NAMES = messages.Names()
@@ -69,7 +71,8 @@ class Ear(Node):
 
     def __init__(self, context: Context, key: bytes) -> None:
         super().__init__("ear", context=context)
-        self.key = key
+        arm, bounds = load_arm("fr3"), map(load_bounds, ("default", "simulated_arm"))
+        self.keys = [bound_to(key, arm.digest, b.digest(), self.get_namespace()) for b in bounds]
         self.lock = threading.Lock()
         self.commanded: list[tuple[float, np.ndarray]] = []
         self.measured: list[tuple[float, np.ndarray]] = []
@@ -149,7 +152,8 @@ class Ear(Node):
         out = []
         for trajectory, width, switch in self.certified:
             motion, at = motion_digest(trajectory, width), to_ns(switch)
-            if any(verify(self.key, v, motion, at, c) for v, c in self.signed.get(trajectory.digest(), ())):
+            signed = self.signed.get(trajectory.digest(), ())
+            if any(verify(key, v, motion, at, c) for key in self.keys for v, c in signed):
                 out.append((trajectory, switch))
         return out
 

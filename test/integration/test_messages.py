@@ -10,7 +10,7 @@ import pytest
 from trajectory_msgs.msg import JointTrajectory
 from visualization_msgs.msg import Marker, MarkerArray
 
-from tandem.core.scene import Obstacle, Scene
+from tandem.core.scene import TABLE, Obstacle, Scene
 from tandem.core.trajectory import Trajectory, integrate_knots
 from tandem.core.types import Commitment, ObjectPose, Proposal, Reason, Verdict
 from tandem.nodes import markers, messages
@@ -191,6 +191,84 @@ def test_unusable_markers_make_the_scene_unusable(spoil: Callable[[Marker], None
     assert keeper.scene(NOW)[0] is None, "good markers beside it do not make it usable"
     keeper.apply(good, NOW)
     assert keeper.scene(NOW)[0] is not None
+
+
+def _box(x: float, stamp: float = NOW, ns: str = "obstacles", ident: int = 0) -> Marker:
+    scene = Scene((Obstacle(ns, "box", (0.1, 0.1, 0.1), (x, 0.0, 0.3), stamp=stamp),))
+    marker = markers.scene_to_msg(scene, "fr3_link0", NOW).markers[1]
+    marker.id = ident
+    return marker
+
+
+def test_two_obstacles_of_one_name_are_not_one() -> None:
+    keeper = markers.SceneKeeper("fr3_link0", 1.0, True)
+    twice = MarkerArray(markers=[_box(0.4), _box(0.7)])
+    assert "twice in one message" in keeper.apply(twice, NOW)[0]
+    assert keeper.scene(NOW)[0] is None
+    assert keeper.apply(MarkerArray(markers=[_box(0.4), _box(0.7, ident=1)]), NOW) == []
+    scene, _ = keeper.scene(NOW)
+    assert scene is not None and [o.position[0] for o in scene.obstacles] == [0.4, 0.7]
+    moved = MarkerArray(markers=[_box(0.4), markers.delete_all("fr3_link0", NOW), _box(0.5)])
+    assert keeper.apply(moved, NOW) == [], "what comes after a deletion is another"
+
+
+def test_several_publishers_take_nothing_from_each_other() -> None:
+    keeper = markers.SceneKeeper("fr3_link0", 1.0, True)
+    mine, others = MarkerArray(markers=[_box(0.4, ns="mine")]), markers.scene_to_msg(SCENE, "fr3_link0", NOW)
+    for _ in range(2):
+        keeper.apply(others, NOW, 2)
+        keeper.apply(mine, NOW, 2)
+    scene, _ = keeper.scene(NOW)
+    assert scene is not None and {o.name for o in scene.obstacles} == {"mine", *(o.name for o in SCENE.obstacles)}
+    unreadable = copy.deepcopy(mine)
+    unreadable.markers[0].type = Marker.ARROW
+    keeper.apply(unreadable, NOW, 2)
+    keeper.apply(others, NOW, 2)
+    assert keeper.scene(NOW)[0] is None, "nor do they mend what another has told"
+    later = NOW + 1.5
+    keeper.apply(mine, NOW, 2)
+    keeper.apply(markers.scene_to_msg(Scene(), "fr3_link0", later), later, 2)
+    scene, why = keeper.scene(later)
+    assert scene is None and "1.50 s old" in why and "publish_scene:=false" in why
+    keeper.apply(markers.scene_to_msg(Scene(), "fr3_link0", later), later, 1)
+    assert keeper.scene(later)[0] == Scene()
+
+
+def test_an_older_observation_does_not_replace_a_newer_one() -> None:
+    keeper = markers.SceneKeeper("fr3_link0", 1.0, True)
+    for x, stamp, expected in ((0.4, NOW - 0.2, 0.4), (0.5, NOW, 0.5), (0.6, NOW - 0.1, 0.5), (0.7, NOW, 0.7)):
+        keeper.apply(MarkerArray(markers=[_box(x, stamp)]), NOW)
+        scene, _ = keeper.scene(NOW)
+        assert scene is not None and scene.obstacles[0].position[0] == expected
+
+
+@pytest.mark.parametrize("scene", [SCENE, Scene()])
+def test_what_was_heard_before_the_clock_was_set_back_is_not_known(scene: Scene) -> None:
+    keeper = markers.SceneKeeper("fr3_link0", 1.0, True)
+    keeper.apply(markers.scene_to_msg(scene, "fr3_link0", NOW), NOW)
+    assert keeper.scene(NOW - 0.04)[0] is not None
+    for back in (0.06, 600.0):
+        usable, why = keeper.scene(NOW - back)
+        assert usable is None and "set back" in why
+    keeper.apply(markers.scene_to_msg(Scene(), "fr3_link0", NOW - 600.0), NOW - 600.0)
+    assert keeper.scene(NOW - 600.0)[0] == Scene()
+
+
+def test_the_least_that_is_assumed_of_every_obstacle() -> None:
+    keeper = markers.SceneKeeper("fr3_link0", 1.0, True, position_error=0.02, speed=0.3)
+    plain, bold, shy = _box(0.4), _box(0.5, ident=1), _box(0.6, ident=2)
+    plain.text, bold.text, shy.text = "", "position_error=0.001 speed=0.1", "position_error=0.05 speed=1.5"
+    keeper.apply(MarkerArray(markers=[plain, bold, shy]), NOW)
+    scene, _ = keeper.scene(NOW)
+    assert scene is not None
+    assert [(o.position_error, o.speed) for o in scene.obstacles] == [(0.02, 0.3), (0.02, 0.3), (0.05, 1.5)]
+
+
+def test_what_is_always_there_is_there() -> None:
+    keeper = markers.SceneKeeper("fr3_link0", 1.0, False, fixed=(TABLE,))
+    assert keeper.scene(NOW)[0] == Scene((TABLE,))
+    keeper.apply(markers.scene_to_msg(Scene(), "fr3_link0", NOW), NOW)
+    assert keeper.scene(NOW)[0] == Scene((TABLE,))
 
 
 def test_pairing_in_either_order() -> None:

@@ -41,6 +41,29 @@ def test_a_config_comes_back_as_it_went() -> None:
     assert from_dict(Settings, to_dict(config)) == config
 
 
+@pytest.mark.parametrize("content", [
+    b"steps: \xff\xfe", b"steps: 2026-02-30", b"steps: [", b"steps: " + b"9" * 5000, b"[" * 2000,
+    b"steps: !!python/object:os.system",
+], ids=["encoding", "date", "syntax", "digits", "depth", "tag"])  # fmt: skip
+def test_files_that_are_no_yaml_are_named(content: bytes, tmp_path: Path) -> None:
+    path = tmp_path / "odd.yaml"
+    path.write_bytes(content)
+    for read in (lambda: load(Settings, path), lambda: load_scene(path)):
+        with pytest.raises(ConfigError, match=r"odd\.yaml: cannot be read"):
+            read()
+    with pytest.raises(ConfigError, match=r"missing\.yaml"):
+        load(Settings, tmp_path / "missing.yaml")
+
+
+@pytest.mark.parametrize(("key", "value"), [("size", "'123'"), ("position", "'000'"), ("size", "[1, 2, 9" + "9" * 400 + "]")])
+def test_obstacles_of_odd_numbers_are_refused(key: str, value: str, tmp_path: Path) -> None:
+    path = tmp_path / "scene.yaml"
+    rest = {"name": "x", "kind": "box", "size": "[1, 1, 1]", "position": "[0, 0, 0]"} | {key: value}
+    path.write_text("obstacles: [{" + ", ".join(f"{k}: {v}" for k, v in rest.items()) + "}]")
+    with pytest.raises(ConfigError, match=r"scene\.yaml"):
+        load_scene(path)
+
+
 def test_integers_are_taken_for_floats_but_not_the_other_way() -> None:
     assert from_dict(Settings, {"rate": 2}).rate == 2.0
     with pytest.raises(ConfigError, match=r"steps = 2\.5"):

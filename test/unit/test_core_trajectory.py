@@ -83,9 +83,9 @@ def test_head_then_tail_is_the_whole(trajectory: Trajectory, share: float) -> No
 def test_digest_depends_on_every_number(trajectory: Trajectory) -> None:
     copy = Trajectory(*(x.copy() for x in (trajectory.times, trajectory.q, trajectory.v, trajectory.a)))
     assert copy.digest() == trajectory.digest()
-    for name in ("q", "v", "a"):
+    for name in ("times", "q", "v", "a"):
         parts = {n: getattr(trajectory, n).copy() for n in ("times", "q", "v", "a")}
-        parts[name][-1, -1] = np.nextafter(parts[name][-1, -1], np.inf)
+        parts[name].flat[-1] = np.nextafter(parts[name].flat[-1], np.inf)
         assert Trajectory(**parts).digest() != trajectory.digest()
 
 

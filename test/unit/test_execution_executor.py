@@ -12,9 +12,10 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from tandem.core.errors import ConfigError, InputError
+from tandem.core.trajectory import Trajectory, integrate_knots
 from tandem.core.types import Proposal
 from tandem.execution import executor as module
-from tandem.execution.braking import Stop
+from tandem.execution.braking import Stop, soonest_stop, stop_duration
 from tandem.execution.checks import check_motion, check_shape, segment_extrema
 from tandem.execution.executor import Executor
 from tandem.execution.types import (
@@ -124,6 +125,106 @@ def test_stop_follows_the_path_and_latches(speed: int) -> None:
     assert "operator must resume" in result.text
     status = executor.status()
     assert (status.mode, status.reason, status.text) == (Mode.STOPPED, StopReason.OPERATOR, "hand up")
+
+
+QUICK = dataclasses.replace(C, jerk=[5000.0] * 7)
+
+
+def along(knots: list[tuple[float, float]], joint: int = 0) -> Trajectory:
+    """One joint's motion from START by (time [s], acceleration [rad/s^2]) of its knots."""
+    times = np.array([t for t, _ in knots])
+    a = np.zeros((len(times), 7))
+    a[:, joint] = [x for _, x in knots]
+    start = START.copy()
+    start[joint] = -1.5
+    q, v = integrate_knots(times, start, np.zeros(7), a)
+    assert np.abs(v[-1]).max() < 1e-9
+    v[-1] = 0.0
+    return Trajectory(times, q, v, a)
+
+
+def stopped(motion: Trajectory, at: float) -> tuple[list[Command], float]:
+    """Commands of a stop at trajectory time ``at`` [s], each of a millisecond, and its time [s]."""
+    executor = Executor(QUICK, motion.q[0], 0.0, 0.04, motions.KEY)
+    plan = motions.certify(Proposal(motion, np.full(len(motion.times), 0.04), 0.01, 0.0, "x"))
+    assert executor.submit(plan, 0.0).accepted
+    begin = round(at + 0.01, 3)
+    before = play(executor, 0.0, begin)
+    executor.stop(StopReason.OPERATOR)
+    after = play(executor, begin, begin + 4.0)
+    count = next(i for i, c in enumerate(after) if c.mode is Mode.STOPPED)
+    return before[-3:] + after[: count + 3], 0.001 * count
+
+
+@pytest.mark.parametrize("spike", np.arange(0.30, 0.60, 0.012).tolist())
+def test_a_stop_keeps_the_limits_where_the_path_has_a_spike_of_12_ms(spike: float) -> None:
+    up = 1.6 / 9.0
+    s = up + 0.06 + spike - 0.3
+    end = up + 0.75
+    motion = along([
+        (0.0, 0.0), (0.01, 9.0), (up, 9.0), (up + 0.01, 0.0), (s, 0.0), (s + 0.003, -9.9), (s + 0.006, 0.0), (s + 0.009, 9.9),
+        (s + 0.012, 0.0), (end, 0.0), (end + 0.01, -9.0), (end + up, -9.0), (end + up + 0.01, 0.0),
+    ])  # fmt: skip
+    commands, _ = stopped(motion, up + 0.02)
+    told, q = np.array([c.a for c in commands]), np.array([c.q for c in commands])
+    assert np.abs(told).max() <= 10.0
+    assert np.abs(np.diff(q, 2, axis=0)).max() * 1e6 <= 10.0 * 1.005
+
+
+@given(st.integers(0, 10_000), st.floats(0.2, 0.7), st.sampled_from([0.005, 0.01, 0.02, 0.03]))
+@settings(max_examples=60, deadline=None)
+def test_stops_of_fine_motions_keep_the_limits(seed: int, share: float, h: float) -> None:
+    rng = np.random.default_rng(seed)
+    ripple = rng.uniform(2.0, 9.8) * rng.choice([-1.0, 1.0], 24) * (rng.random(24) < 0.7)
+    ripple[1::2] = -ripple[::2]  # ends as fast as it begins
+    ramp = [(0.02 * i, 6.0 if 0 < i < 8 else 0.0) for i in range(9)]
+    at = ramp[-1][0]
+    middle = [(at + 0.01 + h * i, float(a)) for i, a in enumerate(np.stack([0 * ripple, ripple, 0 * ripple], 1).ravel())]
+    knots = [*ramp, *middle[:40], *((middle[39][0] + 0.01 + t, -a) for t, a in ramp)]
+    times = np.array([t for t, _ in knots])
+    a = np.zeros((len(times), 7))
+    a[:, 2] = [x for _, x in knots]
+    _, v = integrate_knots(times, START, np.zeros(7), a)
+    a[-8:-1, 2] -= v[-1, 2] / (0.02 * 7)
+    q, v = integrate_knots(times, START, np.zeros(7), a)
+    v[-1] = 0.0
+    motion = Trajectory(times, q, v, a)
+    if not check_motion(motion, QUICK).accepted:
+        return
+    duration = stop_duration(motion, share * motion.duration, np.asarray(QUICK.acceleration), np.asarray(QUICK.jerk))
+    if not np.isfinite(duration):
+        return
+    t = np.arange(0.0, duration, 1e-4)
+    path = motion.sample(Stop(share * motion.duration, duration).at(t)[0])[0]
+    assert np.abs(np.diff(path, 2, axis=0)).max() * 1e8 <= 10.0 * 1.01
+
+
+@pytest.mark.parametrize(("acceleration", "jerk", "least", "most"), [
+    (10.0, 5000.0, 0.15, 0.2025), (5.0, 5000.0, 0.30, 0.405), (1000.0, 100.0, 0.27, 0.37), (1000.0, 1e6, 0.08, 0.08),
+])  # fmt: skip
+def test_a_stop_takes_no_longer_than_the_limits_ask_for(acceleration: float, jerk: float, least: float, most: float) -> None:
+    """At 1 rad/s the cubic asks for 1.5 / T [rad/s^2] and 6 / T^2 [rad/s^3], of which .8 of the limit is used."""
+    cruise = Trajectory(np.array([0.0, 9.0]), np.array([[0.0], [9.0]]), np.ones((2, 1)), np.zeros((2, 1)))
+    duration = stop_duration(cruise, 1.0, np.array([acceleration]), np.array([jerk]))
+    assert least <= duration <= most
+
+
+def test_a_stop_in_hard_braking_waits_for_room() -> None:
+    up = 1.6 / 9.0
+    motion = along([
+        (0.0, 0.0), (0.01, 9.0), (up, 9.0), (up + 0.01, 0.0), (0.5, 0.0), (0.51, -9.9), (0.6, -9.9), (0.61, 0.0),
+        (1.6, 0.0), (1.7, -(1.6 - 0.99) / 0.9), (2.5, -(1.6 - 0.99) / 0.9), (2.6, 0.0),
+    ])  # fmt: skip
+    acceleration, jerk = np.asarray(QUICK.acceleration), np.asarray(QUICK.jerk)
+    alone = stop_duration(motion, 0.52, acceleration, jerk)
+    later, duration = soonest_stop(motion, 0.52, acceleration, jerk)
+    assert alone > 1.0 and later > 0.0 and later + duration < 0.7
+    commands, time = stopped(motion, 0.52)
+    assert time == pytest.approx(later + duration, abs=0.003)
+    q = np.array([c.q for c in commands])
+    assert np.abs(np.diff(q, 2, axis=0)).max() * 1e6 <= 10.0 * 1.005
+    path = motion.sample(np.arange(0.0, motion.duration, 1e-4))[0]
+    assert max(np.abs(path - row).max(1).min() for row in q) < 2e-4
 
 
 @pytest.mark.parametrize("seed", range(12))
@@ -240,6 +341,26 @@ def test_tracking_error_stops_only_after_the_debounce_and_resume_starts_from_the
     np.testing.assert_array_equal(executor.commitment().trajectory.q[-1], measured)
     assert executor.submit(good(executor, 0.4), 0.3).accepted
     assert play(executor, 0.3, 0.5)[-1].mode is Mode.HEAD
+
+
+def test_one_measurement_that_fits_among_many_that_do_not_is_no_tracking() -> None:
+    executor = make()
+    play(executor, 0.0, 0.1)
+    for k in range(101, 200):
+        executor.tick(0.001 * k, executor.command.q + (0.0 if k % 10 == 0 else 0.3))
+    assert executor.status().reason is StopReason.TRACKING
+    executor = make()
+    for k in range(1, 400):
+        executor.tick(0.001 * k, executor.command.q + (0.3 if k % 10 == 0 else 0.0))
+    assert executor.mode is Mode.IDLE, "single outliers are none either"
+
+
+def test_a_measurement_of_the_future_does_not_stay_new() -> None:
+    executor = make()
+    play(executor, 0.0, 0.1)
+    for k in range(101, 200):
+        executor.tick(0.001 * k, executor.command.q, None, 10.0)
+    assert executor.status().reason is StopReason.STALE
 
 
 @pytest.mark.parametrize("value", [np.nan, np.inf])
@@ -421,6 +542,10 @@ def test_shapes_are_checked() -> None:
         result = check_shape(plan, wrong)
         assert result.code is SubmitCode.MALFORMED
         assert text in result.text
+    zero = np.zeros((3, 7))
+    for gap, accepted in ((5e-7, False), (2e-6, True)):
+        still = Trajectory(np.array([0.0, 1.0, 1.0 + gap]), zero + START, zero, zero)
+        assert check_shape(Proposal(still, np.zeros(3), 0.1, 0.5), C).accepted is accepted
     assert not check_shape(Proposal(plan.trajectory, plan.width, 0.1, 5.0), C).accepted
 
 

@@ -238,6 +238,15 @@ def test_same_seed_same_plan_and_it_starts_where_the_commitment_is() -> None:
     assert plans[0].head_duration == pytest.approx(0.8)
 
 
+@pytest.mark.parametrize("speed", [0.0, 0.05])
+def test_obstacles_that_move_far_away_do_not_keep_it_from_planning(speed: float) -> None:
+    """They are seen now; how old what is seen will be at the switch is their growth's affair."""
+    cart = Obstacle("cart", "box", (0.1, 0.1, 0.1), (-2.0, 2.0, 0.3), speed=speed, stamp=0.4)
+    planner = MugPlanner.load("steered", seed=5)
+    result = planner.plan(ObjectPose(MUG, np.eye(6) * 1e-6, 0.4), rest_commitment(), Scene((TABLE, cart)), 1.2, 0.5)
+    assert result.proposal is not None, result.reason
+
+
 def hand_above(mug: np.ndarray) -> np.ndarray:
     """A hand pointing down at the mug's rim."""
     tcp = np.diag([1.0, -1.0, -1.0, 1.0])

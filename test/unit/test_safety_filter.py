@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from safety_cases import FAMILY, arm, boxes, motion
 
-from tandem.core.certificate import sign, verify
+from tandem.core.certificate import bound_to, sign, verify
 from tandem.core.errors import ConfigError, InputError
 from tandem.core.scene import TABLE, Obstacle, Scene
 from tandem.core.trajectory import Trajectory
@@ -285,6 +285,41 @@ def test_guard_sees_a_new_obstacle_and_rescue_stops_before_it() -> None:
     assert filter_.guard(commitment, OPEN, 99.0).certified
 
 
+def approaching(stamp: float) -> Scene:
+    """Something that may come nearer at .1 m/s."""
+    return Scene((Obstacle("cart", "sphere", (0.1,), (0.6, 0.0, 0.4), speed=0.1, stamp=stamp),))
+
+
+def test_what_obstacles_may_have_done_by_the_switch_is_allowed_for() -> None:
+    filter_, t = SafetyFilter(arm(), BOUNDS), Trajectory.at_rest(arm().home, 0.5)
+    verdicts = [filter_.check(proposal(t, switch, head_duration=0.0), resting(), approaching(0.0), 0.0) for switch in (0.1, 1.1)]
+    assert all(v.certified and v.obstacle == "cart" for v in verdicts)
+    assert verdicts[0].clearance - verdicts[1].clearance == pytest.approx(0.1, abs=1e-6)
+
+
+def test_the_guard_allows_for_what_obstacles_may_do_until_a_motion_begins_and_from_now_on() -> None:
+    filter_, t = SafetyFilter(arm(), BOUNDS), Trajectory.at_rest(arm().home, 0.5)
+
+    def clearance(start: float, now: float) -> float:
+        verdict = filter_.guard(Commitment(t, start, np.zeros(2)), approaching(10.0), now)
+        assert verdict.certified and verdict.obstacle == "cart"
+        return verdict.clearance
+
+    assert clearance(10.0, 10.0) - clearance(11.0, 10.0) == pytest.approx(0.1, abs=1e-6), "it begins a second later"
+    # of .5 s .2 are over: as much has the obstacle had for coming nearer, and as much less is left
+    assert clearance(10.0, 10.2) == pytest.approx(clearance(10.0, 10.0), abs=1e-6)
+
+
+def test_the_guard_does_not_look_at_what_is_over() -> None:
+    filter_ = SafetyFilter(arm(), BOUNDS)
+    t = FAMILY.trajectory(arm().home, np.zeros(7), np.zeros(7), np.array([1.5, 0, 0, 0, 0, 0, 0.0]))
+    commitment = Commitment(t, 10.0, np.full(6, 0.04))
+    behind = Scene((TABLE, Obstacle("behind", "box", (0.02, 0.02, 0.1), (0.3, -0.12, 0.5))))
+    verdict = filter_.guard(commitment, behind, 10.0)
+    assert verdict.reason is Reason.COLLISION and verdict.obstacle == "behind"
+    assert filter_.guard(commitment, behind, 10.0 + t.duration - 0.05).certified
+
+
 def test_parallel_calls_from_several_threads() -> None:
     k = FAMILY.sample(80, np.random.default_rng(0))
     times, q, v, a = FAMILY.build(arm().home, np.zeros(7), np.zeros(7), k)
@@ -311,6 +346,12 @@ def test_certificates() -> None:
         assert not verify(*wrong)
     with pytest.raises(InputError, match="16"):
         sign(b"short", "v", "t", 5)
+    own = bound_to(key, "arm", "bounds", "/")
+    assert len(own) == 32 and own == bound_to(key, "arm", "bounds", "/")
+    mark = sign(own, "v", "t", 5)
+    others = ("arm", "bounds", "/left"), ("arm", "other", "/"), ("other", "bounds", "/")
+    for other in (key, *(bound_to(key, *about) for about in others)):
+        assert not verify(other, "v", "t", 5, mark)
 
 
 @pytest.mark.parametrize("column", ["O_AT", "O_GROW", "O_SPEED"])

@@ -21,12 +21,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-import yaml
 from rich.console import Console
 from rich.table import Table
 
 from tandem.cli import checks
-from tandem.core.errors import TandemError
+from tandem.core.config import read_yaml
+from tandem.core.errors import ConfigError, TandemError
 from tandem.core.paths import share_dir
 
 Level = Literal["ok", "warn", "fail"]
@@ -277,9 +277,9 @@ def check_configuration() -> list[Finding]:
         count += 1
         name = str(path.relative_to(folder))
         try:
-            data = yaml.safe_load(path.read_text(encoding="utf-8"))
-        except (OSError, yaml.YAMLError) as error:
-            out.append(Finding("fail", "configuration", f"{name}: {error}".replace("\n", " "), "mend the file"))
+            data = read_yaml(path)
+        except ConfigError as error:
+            out.append(Finding("fail", "configuration", str(error).replace("\n", " "), "mend the file"))
             continue
         if isinstance(data, dict) and "camera_matrix" in data:
             faults = calibration_faults(data)

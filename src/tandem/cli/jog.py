@@ -9,6 +9,7 @@ import re
 import select
 import sys
 import termios
+import threading
 import tty
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -170,9 +171,41 @@ class Keys:
         ready, _, _ = select.select([sys.stdin], [], [], timeout)
         return os.read(sys.stdin.fileno(), 1).decode(errors="replace") or END if ready else ""
 
-    def forget(self) -> None:
-        """Drop what was typed meanwhile: the arm does not run after a key that was held down."""
-        termios.tcflush(sys.stdin, termios.TCIFLUSH)
+
+class Watch:
+    """The keys while a step is carried out, a context manager: space calls ``stop`` at once, q and the end of the input are kept.
+
+    All others are dropped: the arm does not run after a key that was held down.
+
+    Attributes:
+        said: what ``stop`` returned; empty: it was not called. quit: whether q was pressed, or nothing more can be.
+    """
+
+    def __init__(self, keys: Keys, stop: Callable[[], str]) -> None:
+        self._keys, self._stop = keys, stop
+        self._over = threading.Event()
+        self._thread = threading.Thread(target=self._look, name="keys", daemon=True)
+        self.said, self.quit = "", False
+
+    def __enter__(self) -> Watch:
+        self._thread.start()
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None) -> None:
+        self._over.set()
+        self._thread.join()
+
+    def _look(self) -> None:
+        over = False
+        while not over:
+            over = self._over.is_set()  # what was typed before that is still looked at
+            while key := self._keys.next(0.0 if over else 0.02):
+                if key == " ":
+                    self.said = self._stop()
+                elif key in ("q", END):
+                    self.quit = True
+                if key == END:
+                    return
 
 
 @dataclass
@@ -210,6 +243,11 @@ class Desk:
 def keyboard(mover: Mover, operator: Operator, console: Console, interrupted: Callable[[], bool], frame: str) -> int:
     """Steps by keys until q or Ctrl-C; 0."""
     desk = Desk(frame=frame)
+
+    def stop() -> str:
+        granted, said = operator.call("franka/stop")
+        return "stopped" if granted else said
+
     with Keys() as keys:
         console.print(KEYS, highlight=False, markup=False)
         console.print(desk.told(), highlight=False)
@@ -218,18 +256,20 @@ def keyboard(mover: Mover, operator: Operator, console: Console, interrupted: Ca
             if key in ("q", END):
                 break
             if key == " ":
-                granted, said = operator.call("franka/stop")
-                console.print("stopped" if granted else said, markup=False, highlight=False)
+                console.print(stop(), markup=False, highlight=False)
                 continue
             step = desk.step(key, mover.arm.n)
             if step is None:
                 if key:
                     console.print(desk.told(), highlight=False)
                 continue
-            try:
-                line = told(mover, take(mover, step, desk.frame))
-            except (GraphError, InputError) as error:
-                line = str(error)
-            keys.forget()
-            console.print(line, markup=False, highlight=False, soft_wrap=True)
+            with Watch(keys, stop) as watch:
+                try:
+                    line = told(mover, take(mover, step, desk.frame))
+                except (GraphError, InputError) as error:
+                    line = str(error)
+            for text in filter(None, (watch.said, line)):
+                console.print(text, markup=False, highlight=False, soft_wrap=True)
+            if watch.quit:
+                break
     return 0

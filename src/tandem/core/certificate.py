@@ -33,6 +33,15 @@ def sign(key: bytes, verdict_digest: str, motion_digest: str, switch_time_ns: in
     return hmac.new(key, _message(verdict_digest, motion_digest, switch_time_ns), hashlib.sha256).hexdigest()
 
 
+def bound_to(key: bytes, *what: str) -> bytes:
+    """The key of those who share ``key`` and agree on ``what``: which arm, which bounds, whose.
+
+    Filter and executor each make it from what they themselves were started with. Where that differs nothing is accepted: a motion
+    certified for one arm, or for a small tracking error, is none for another.
+    """
+    return hmac.new(key, "|".join(("tandem-key-1", *what)).encode(), hashlib.sha256).digest()
+
+
 def verify(key: bytes, verdict_digest: str, motion_digest: str, switch_time_ns: int, certificate: str) -> bool:
     """Whether ``certificate`` is that of :func:`sign` (compared in constant time; anything malformed is just False)."""
     try:

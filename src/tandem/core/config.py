@@ -115,11 +115,20 @@ def to_dict(config: Any) -> dict[str, Any]:
     return dataclasses.asdict(config)
 
 
-def load(cls: type[T], path: str | Path) -> T:
-    """Read a YAML file into the dataclass ``cls`` (see :func:`from_dict` for the errors)."""
+def read_yaml(path: str | Path) -> Any:
+    """What a YAML file holds.
+
+    Raises:
+        ConfigError: it cannot be read: no such file, another encoding, no YAML, or a value that YAML's reader cannot take.
+    """
     path = Path(path)
     try:
-        data = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (OSError, yaml.YAMLError) as error:
+        return yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError, ArithmeticError, RecursionError, yaml.YAMLError) as error:  # 30 February; 1e999 as an integer
         raise ConfigError(f"{path}: cannot be read as YAML: {error}") from error
+
+
+def load(cls: type[T], path: str | Path) -> T:
+    """Read a YAML file into the dataclass ``cls`` (see :func:`from_dict` for the errors)."""
+    data = read_yaml(path)
     return from_dict(cls, {} if data is None else data, str(path))

@@ -15,6 +15,7 @@ import numpy as np
 import yaml
 from numpy.typing import NDArray
 
+from tandem.core.config import read_yaml
 from tandem.core.errors import ConfigError, InputError
 from tandem.core.trajectory import Trajectory
 
@@ -68,8 +69,8 @@ def _read(path: Path) -> Any:
         if path.suffix == ".json":
             return json.loads(path.read_text(encoding="utf-8"))
         if path.suffix in (".yaml", ".yml"):
-            return yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError, yaml.YAMLError, EOFError) as error:
+            return read_yaml(path)
+    except (OSError, ValueError, RecursionError, EOFError) as error:
         raise ConfigError(f"{path}: cannot be read: {error}") from error
     raise ConfigError(f"{path}: accepted: files that end in {', '.join(SUFFIXES)}, or a recording")
 

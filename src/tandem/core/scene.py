@@ -9,9 +9,9 @@ from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
-import yaml
 from numpy.typing import NDArray
 
+from tandem.core.config import read_yaml
 from tandem.core.errors import ConfigError, InputError
 
 ObstacleKind = Literal["box", "sphere", "cylinder", "capsule", "halfspace"]
@@ -112,20 +112,19 @@ def obstacle_from_dict(data: Any, where: str) -> Obstacle:
         raise ConfigError(f"{where}: missing key(s) {', '.join(sorted(missing))}")
     try:
         values: dict[str, Any] = {"size": ()}
+        for key in ("size", "position", "quaternion"):
+            if isinstance(data.get(key), str):
+                raise TypeError(f"{key} = {data[key]!r}: expected a list of numbers")
         values |= {k: tuple(float(x) for x in data[k]) for k in ("size", "position", "quaternion") if k in data}
         values |= {k: float(data[k]) for k in ("position_error", "speed") if k in data}
         return Obstacle(name=str(data["name"]), kind=data["kind"], **values)
-    except (TypeError, ValueError, InputError) as error:
+    except (TypeError, ValueError, OverflowError, InputError) as error:
         raise ConfigError(f"{where}: {error}") from error
 
 
 def load_scene(path: str | Path) -> dict[str, Any]:
     """Read a scene file: ``{"obstacles": [...], ...}``; ``obstacles`` comes back as :class:`Obstacle`, other keys as they are."""
-    path = Path(path)
-    try:
-        data = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (OSError, yaml.YAMLError) as error:
-        raise ConfigError(f"{path}: cannot be read as YAML: {error}") from error
+    data = read_yaml(path)
     if not isinstance(data, dict) or not isinstance(data.get("obstacles", []), list):
         raise ConfigError(f"{path}: expected a mapping with a list under 'obstacles'")
     data["obstacles"] = [obstacle_from_dict(o, f"{path}: obstacles[{i}]") for i, o in enumerate(data.get("obstacles", []))]

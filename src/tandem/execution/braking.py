@@ -13,6 +13,11 @@ Array = NDArray[np.float64]
 #: durations of a stop that are tried, shortest first [s]
 _STOP_DURATIONS = 0.08 * 1.35 ** np.arange(14)
 _STOP_SAMPLES = 33
+#: a stop that looks good is looked at again, at its knots and at points of this spacing [s], so many at least and at most;
+#: of so many such stops
+_FINE, _FINE_LEAST, _FINE_MOST, _LOOKS = 0.002, 33, 300, 6
+#: where a stop takes longer than this [s], it is looked at whether one that begins so much later [s] is over sooner
+_LONG, _LATER = 0.7, (0.05, 0.1, 0.15, 0.25)
 #: spacing [s] and least number of the points that a stop's course is given by
 SPACING, POINTS = 0.005, 16
 
@@ -55,8 +60,34 @@ def stop_duration(trajectory: Trajectory, begin: float, acceleration: Array, jer
     scaled = a * rate * rate + v * slope
     jerks = np.abs(np.diff(scaled, axis=1)) * (_STOP_SAMPLES - 1) / durations[..., None]
     ok = (np.abs(scaled).max(1) <= acceleration).all(-1) & (jerks.max(1) <= 0.8 * jerk).all(-1)
-    good = np.flatnonzero(ok)
-    return float(_STOP_DURATIONS[good[0]]) if good.size else float("inf")
+    for duration in _STOP_DURATIONS[ok][:_LOOKS]:
+        if _keeps(trajectory, Stop(begin, float(duration)), acceleration):
+            return float(duration)
+    return float("inf")
+
+
+def _keeps(trajectory: Trajectory, stop: Stop, acceleration: Array) -> bool:
+    """Whether a stop keeps within the accelerations (n,): between its knots, at which it may peak, a trajectory is smooth."""
+    count = int(np.clip(stop.duration / _FINE, _FINE_LEAST, _FINE_MOST))
+    elapsed = np.linspace(0.0, stop.duration, count)
+    time = stop.at(elapsed)[0]
+    knots = trajectory.times[(trajectory.times > time[0]) & (trajectory.times < time[-1])]
+    time, rate, slope = stop.at(np.concatenate([elapsed, np.interp(knots, time, elapsed)]))
+    _, v, a = trajectory.sample(time)
+    return bool((np.abs(a * (rate * rate)[:, None] + v * slope[:, None]) <= acceleration).all())
+
+
+def soonest_stop(trajectory: Trajectory, begin: float, acceleration: Array, jerk: Array) -> tuple[float, float]:
+    """How much later than at trajectory time ``begin`` [s] a stop is to begin, and its duration [s], to be over soonest.
+
+    In the middle of hard braking a stop that begins at once would take long: the path's own deceleration leaves it no room.
+    """
+    best = (0.0, stop_duration(trajectory, begin, acceleration, jerk))
+    for later in _LATER if best[1] > _LONG else ():
+        duration = stop_duration(trajectory, begin + later, acceleration, jerk)
+        if later + duration < sum(best):
+            best = (later, duration)
+    return best
 
 
 def braked(plan: Commitment, at: float, acceleration: Array, jerk: Array) -> Commitment:

@@ -19,7 +19,7 @@ from tandem.core.certificate import verify
 from tandem.core.errors import InputError
 from tandem.core.trajectory import Trajectory
 from tandem.core.types import Commitment
-from tandem.execution.braking import POINTS, SPACING, Stop, stop_duration
+from tandem.execution.braking import POINTS, SPACING, Stop, soonest_stop
 from tandem.execution.checks import ACCEPTED, check_motion, check_shape, check_start
 from tandem.execution.playback import Playback, joined
 from tandem.execution.types import (
@@ -82,6 +82,7 @@ class Executor:
         self._stop: Stop | None = None
         self._mode, self._reason, self._text = Mode.IDLE, StopReason.NONE, ""
         self._now, self._measured_at = now, now
+        self._stamp = now  #: of the newest measurement [s]
         self._deviating = 0.0
         self._put_off = 0.0
         self._played, self._played_at = self._active.duration, now  #: trajectory time of the last command, and when it was [s]
@@ -237,10 +238,10 @@ class Executor:
         last = begun[-1] if begun else self._active
         begin = self._played_at + wait - last.start if begun else self._played + wait
         try:
-            duration = stop_duration(last.trajectory, begin, self._acceleration, self._jerk)
+            later, duration = soonest_stop(last.trajectory, begin, self._acceleration, self._jerk)
         except Exception as error:  # the certified rest of the trajectory is always there
-            duration, self._text = float("inf"), f"{self._text}; {type(error).__name__}: {error}"
-        self._stop = Stop(begin, duration, wait)
+            later, duration, self._text = 0.0, float("inf"), f"{self._text}; {type(error).__name__}: {error}"
+        self._stop = Stop(begin + later, duration, wait + later)
 
     def halt(self, reason: StopReason, text: str, q: ArrayLike) -> None:
         """Latch at once, holding (n,) ``q`` [rad]: the arm has stopped by itself and follows nothing. An earlier reason stays."""
@@ -378,6 +379,7 @@ class Executor:
         if moving or dt < 0.0:
             self._active.start += shift
         self._measured_at += shift
+        self._stamp += shift
         self._played_at += shift
         if self._stop is not None and self._stop.elapsed < 0.0:  # what an arm was to play on by itself has been put off with it
             self._slow(0.0)
@@ -392,11 +394,11 @@ class Executor:
         """Stop when measurements stop or deviate from the last command for longer than allowed."""
         config, command = self.config, self._command
         if measured_q is not None:
-            if stamp > self._measured_at:
-                self._measured_at = min(stamp, self._now)
+            if stamp > self._stamp:  # one of the future, told again and again, is not new again and again
+                self._stamp, self._measured_at = stamp, min(stamp, self._now)
             error = np.abs(measured_q - command.q)
             if (error <= self._bound).all():  # False for NaN
-                self._deviating = 0.0
+                self._deviating = max(self._deviating - dt, 0.0)  # one that fits among many that do not is no tracking
             else:
                 self._deviating += dt
                 if self._deviating > config.debounce and self._mode < Mode.STOPPING:

@@ -51,6 +51,10 @@ BACKENDS = {
 ARM_LEVELS = {
     ArmState.MOVING: DiagnosticStatus.OK, ArmState.IDLE: DiagnosticStatus.WARN, ArmState.RECOVERING: DiagnosticStatus.WARN,
 }
+#: what a real arm is driven with at the outside: answer after its state [s], its clock behind [s], share of answered cycles
+LATEST_ANSWER, MOST_DRIFT, LEAST_SUCCESS = 0.01, 1.0, 0.1
+#: cycles that a driver without a clock of its own is caught up on: the executor's max_step
+CATCH_UP = 5
 #: how often the arm's time is told on /clock [Hz]
 CLOCK_RATE = 100.0
 #: what to do where the fast loop has ended or hangs
@@ -128,8 +132,9 @@ class FrankaBridgeNode(TandemNode):
     def setup(self) -> None:
         """Start the fast loop, connect."""
         s = self.settings
-        self._key = read_key(s.certificate_key_file)
         arm = load_arm(s.robot)
+        about = arm.digest, load_bounds(s.bounds).digest(), self.get_namespace()
+        self._key = certificate.bound_to(read_key(s.certificate_key_file), *about)
         self._start_loop(arm)
         self._pairing: messages.Pairing[_Received, tuple[str, str, float, str]] = messages.Pairing()
         self._open: dict[int, tuple[float, str]] = {}
@@ -180,6 +185,7 @@ class FrankaBridgeNode(TandemNode):
                 "franka_bridge: parameter publish_clock = true: only for a controller that is simulated on this machine (fci or "
                 "twin, its address in 127.0.0.0/8); a real arm goes by this machine's clock"
             )
+        self._must_be_strict(options)
         if s.backend == "loopback":
             options = {"q": arm.home.tolist(), **options}
         elif s.backend == "mujoco":
@@ -198,7 +204,10 @@ class FrankaBridgeNode(TandemNode):
             config = dataclasses.replace(config, max_drift=s.max_drift, own_clock=s.publish_clock)
         else:
             executor = ExecutorConfig.for_arm(arm, tracking)
-            config = LoopConfig(backend=entry, backend_options=options, executor=executor, priority=s.priority, cpu=s.cpu)
+            # what is caught up on goes out as a burst: not more than the executor plays through as a gap
+            config = LoopConfig(
+                backend=entry, backend_options=options, executor=executor, priority=s.priority, cpu=s.cpu, catch_up=CATCH_UP
+            )
         config = dataclasses.replace(config, owner_timeout=s.owner_timeout)
         if s.backend in ("mujoco", "loopback"):
             # there is no arm that moves on while the loop is held up: on a busy machine it may catch up instead of stopping
@@ -207,6 +216,22 @@ class FrankaBridgeNode(TandemNode):
             config = dataclasses.replace(config, owner_timeout=max(3.0, s.owner_timeout))
         self._client = FastLoopClient(config, self._key, fds)
         self._client.start()
+
+    def _must_be_strict(self, options: dict[str, Any]) -> None:
+        """Raise ConfigError where a real arm would be driven with the leniency that a simulated controller is given."""
+        s = self.settings
+        if s.backend not in ("fci", "twin") or _on_this_machine(str(options.get("ip", ""))):
+            return
+        given = {"answer_within": options.get("answer_within"), "min_success_rate": options.get("min_success_rate")}
+        for key, value, low, high in (
+            ("answer_within", given["answer_within"], 0.0, LATEST_ANSWER), ("max_drift", s.max_drift, 0.0, MOST_DRIFT),
+            ("min_success_rate", given["min_success_rate"], LEAST_SUCCESS, 1.0),
+        ):
+            if isinstance(value, (int, float)) and not low <= value <= high:
+                raise ConfigError(
+                    f"franka_bridge: {key} = {value}: accepted for a real arm: {low} .. {high}; others (patient:=true) only for "
+                    "a controller that is simulated on this machine (its address in 127.0.0.0/8)"
+                )
 
     def _controlled(
         self, arm: ArmModel, tracking: list[float] | float, options: dict[str, Any]
@@ -290,7 +315,10 @@ class FrankaBridgeNode(TandemNode):
         proposal = Proposal(received.trajectory, received.width, received.switch_time, head_duration, name)
         certified = CertifiedTrajectory(proposal, verdict_digest, signature)
         if not certificate.verify(self._key, verdict_digest, proposal.digest(), certified.switch_time_ns, signature):
-            self._refuse("forged", "the certificate does not belong to this trajectory, switch time and key")
+            self._refuse(
+                "forged", "the certificate does not belong to this trajectory, switch time and key; or the filter was started "
+                "for another arm, other bounds or another namespace"
+            )
             return
         if self._client is None:
             return

@@ -3,8 +3,10 @@
 Obstacle markers: ``CUBE`` (scale = edge lengths), ``SPHERE`` (three equal scales = diameter), ``CYLINDER`` (scale x = y =
 diameter, z = length), in the base frame, named by ``ns`` (and ``id`` when it is not 0), stamped with the time of their pose.
 ``ADD``/``MODIFY``, ``DELETE`` and ``DELETEALL`` act as in rviz. ``text`` may carry ``position_error=<m> speed=<m/s>``.
-Whatever cannot be understood (another type, an ellipsoid, another frame, NaN, unknown text) is never dropped: it makes the scene
-unusable until a marker of the same name replaces it or it is deleted.
+Whatever cannot be understood (another type, an ellipsoid, another frame, NaN, unknown text, two obstacles of one name) is never
+dropped: it makes the scene unusable until a marker of the same name replaces it or it is deleted. Nor does one publisher take
+away what another has told of: with several on the topic ``DELETEALL`` deletes nothing, and what nobody tells of any more grows
+too old.
 """
 
 from __future__ import annotations
@@ -147,25 +149,35 @@ class SceneKeeper:
         self._known: dict[tuple[str, int], Obstacle] = {}
         self._unusable: dict[tuple[str, int], str] = {}
         self._heard: float | None = None
+        self._undeleted = 0  #: how many publish, where one of them wanted to delete all
         self.version = 0
 
-    def apply(self, msg: MarkerArray, now: float) -> list[str]:
-        """Take a message in; returns what could not be understood."""
+    def apply(self, msg: MarkerArray, now: float, publishers: int = 1) -> list[str]:
+        """Take a message in; returns what could not be understood. ``publishers``: how many there are on the topic."""
         before = (dict(self._known), dict(self._unusable))
+        added: set[tuple[str, int]] = set()
         for marker in msg.markers:
             key = (marker.ns, marker.id)
             if marker.action == Marker.DELETEALL:
-                self._known.clear()
-                self._unusable.clear()
+                if publishers <= 1:
+                    self._known.clear()
+                    self._unusable.clear()
+                    added.clear()
+                self._undeleted = publishers if publishers > 1 else 0
                 continue
-            self._known.pop(key, None)
+            former = self._known.pop(key, None)
             self._unusable.pop(key, None)
             if marker.action == Marker.DELETE:
+                added.discard(key)
                 continue
             try:
                 if marker.action != Marker.ADD:
                     raise MessageError(f"marker {key}: action {marker.action}: accepted: ADD, MODIFY, DELETE, DELETEALL")
-                self._known[key] = obstacle_from_marker(marker, self._frame, now, *self._least)
+                if key in added:
+                    raise MessageError(f"marker {key}: twice in one message; every obstacle needs an ns or id of its own")
+                added.add(key)
+                obstacle = obstacle_from_marker(marker, self._frame, now, *self._least)
+                self._known[key] = obstacle if former is None or obstacle.stamp >= former.stamp else former
             except MessageError as error:
                 self._unusable[key] = str(error)
         self._heard = now
@@ -187,9 +199,15 @@ class SceneKeeper:
         if self._unusable:
             return None, "; ".join(self._unusable.values())
         age = self.age(now)
+        if age < -FUTURE:
+            return None, f"obstacles of {-age:.2f} s ahead: the clock has been set back"
         if age > self._max_age:
             what = "never heard" if self._heard is None else f"{age:.2f} s old"
-            return None, f"obstacles {what}; at most {self._max_age} s"
+            why = (
+                f" ({self._undeleted} nodes publish them, so that DELETEALL deletes nothing: is the launch file's own one of "
+                "them? publish_scene:=false)"
+            )
+            return None, f"obstacles {what}; at most {self._max_age} s{why if self._undeleted else ''}"
         try:
             return Scene((*self._fixed, *self._known.values())), ""
         except InputError as error:

@@ -279,9 +279,10 @@ class Operator:
         self._heard()
 
     def _on_obstacles(self, msg: MarkerArray) -> None:
+        publishers = self._node.count_publishers(self._node.resolve_topic_name("obstacles"))
         with self._changed:
             if self._scene is not None:
-                self._scene.apply(msg, self.now())
+                self._scene.apply(msg, self.now(), publishers)
         self._heard()
 
     def _usable_scene(self) -> tuple[Scene | None, str]:
@@ -297,7 +298,7 @@ class Operator:
         """
         with self._changed:
             commitment, age, status = self._commitment, self.now() - self._commitment_heard, self._status
-        if commitment is None or status is None or age > FRESH:
+        if commitment is None or status is None or not 0.0 <= age <= FRESH:
             raise GraphError(f"the bridge has been silent for {age:.1f} s")
         if messages.values_of(status).get("mode", "") in LATCHED:
             raise GraphError(f"the arm has stopped: {status.message}; remove the cause, then: tandem resume")

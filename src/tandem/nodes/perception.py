@@ -122,6 +122,9 @@ class PerceptionNode(TandemNode):
             return "uncalibrated", "no valid camera_info yet"
         if self._base_from_camera is None:
             return "uncalibrated", "no camera/pose yet"
+        if self._last_stamp > now + markers.FUTURE:  # the clock has been set back: what was seen is of another time
+            self._last_stamp = float("-inf")
+            self._tracker.reset()
         if stamp <= self._last_stamp:
             return "frozen", "stamp not newer than the last image's"
         if stamp > now + markers.FUTURE:

@@ -160,6 +160,7 @@ class PlannerNode(TandemNode):
         self.listen(JointTrajectory, "franka/commitment", self._on_commitment, SENSOR_QOS)
         self.listen(DiagnosticStatus, "franka/status", self._on_status, SENSOR_QOS)
         self.listen(DiagnosticStatus, "safety_filter/verdict", self._on_verdict, command_qos())
+        self._obstacles = self.resolve_topic_name("obstacles")
         self.listen(MarkerArray, "obstacles", self._on_obstacles, RELIABLE_QOS)
         self._stop = False
         self._thread = threading.Thread(target=self._work, name="planning", daemon=True)
@@ -181,8 +182,15 @@ class PlannerNode(TandemNode):
         except messages.MessageError as error:
             self._poses.reject(self.now(), "malformed pose", str(error))
             return
+        now = self.now()
+        if pose.stamp > now + markers.FUTURE:
+            self._poses.reject(now, "future", f"stamp {pose.stamp - now:.3f} s ahead")
+            return
         with self._wake:
-            self._poses.tick(self.now())
+            if self._pose is not None and pose.stamp < self._pose.stamp <= now + markers.FUTURE:
+                self._poses.reject(now, "old", "not newer than the last one")
+                return
+            self._poses.tick(now)
             self._pose = pose
             self._wake.notify_all()
 
@@ -220,15 +228,16 @@ class PlannerNode(TandemNode):
             self._wake.notify_all()
 
     def _on_obstacles(self, msg: MarkerArray) -> None:
+        publishers = self.count_publishers(self._obstacles)
         with self._wake:
-            self._scene.apply(msg, self.now())
+            self._scene.apply(msg, self.now(), publishers)
 
     # ------------------------------------------------------------------------------------------------ planning thread
     def _hindrance(self, now: float) -> str:
         """Why nothing can be planned now; empty when it can."""
         if not self.active:
             return "node not active"
-        if self._commitment is None or now - self._commitment_heard > self.settings.commitment_max_age:
+        if self._commitment is None or not 0.0 <= now - self._commitment_heard <= self.settings.commitment_max_age:
             return "no commitment from the executor"
         if self._mode in LATCHED:
             return f"executor {self._mode}: operator must resume"
@@ -270,14 +279,20 @@ class PlannerNode(TandemNode):
                     self._wake.wait(0.02)
                     continue
                 self._resumed = False
-            if resumed:
-                self._planner.resumed()
-            if pose is not None and now - pose.stamp > self.settings.pose_max_age:
+            if pose is not None and not -markers.FUTURE <= now - pose.stamp <= self.settings.pose_max_age:
                 pose = None
             try:
+                if resumed:
+                    self._planner.resumed()
+                    resumed = False
                 planned = self._attempt(pose, commitment, scene, messages.quantise_time(switch), now, width)
             except InvalidHandle:  # the node was taken down while a plan was being made: nobody waits for it any more
                 return
+            except Exception as error:  # whatever a planner does or returns must not end the thread; it is shown and retried
+                planned = False
+                self._failed(error)
+                with self._wake:
+                    self._resumed |= resumed
             if not planned:
                 with self._wake:
                     self._wake.wait_for(lambda: self._stop, self.settings.retry_period)
@@ -288,14 +303,7 @@ class PlannerNode(TandemNode):
         """One plan; whether a proposal went out."""
         began = time.perf_counter()
         budget = switch - now - self.settings.reserve
-        try:
-            result = self._planner.plan(pose, commitment, scene, switch, now, began + budget, width)
-        except Exception as error:  # a planner's failure must not end the thread; it is shown and retried
-            kind = str(error) if isinstance(error, TandemError) else f"{type(error).__name__}: {error}"
-            self._note(f"planner failed: {kind}", "planner failed", kind)
-            if not isinstance(error, TandemError):
-                self.get_logger().error(f"planner failed: {kind}", throttle_duration_sec=5.0)
-            return False
+        result = self._planner.plan(pose, commitment, scene, switch, now, began + budget, width)
         ms = (time.perf_counter() - began) * 1e3
         with self._wake:
             self._rows, self._evaluations = result.counters.network_rows, result.counters.potential_evals
@@ -303,6 +311,12 @@ class PlannerNode(TandemNode):
         proposed = self._propose(result, ms, switch - now)
         self._publish_candidates(result.candidates)
         return proposed
+
+    def _failed(self, error: Exception) -> None:
+        kind = str(error) if isinstance(error, TandemError) else f"{type(error).__name__}: {error}"
+        self._note(f"planner failed: {kind}", "planner failed", kind)
+        if not isinstance(error, TandemError):
+            self.get_logger().error(f"planner failed: {kind}", throttle_duration_sec=5.0)
 
     def _propose(self, result: PlanResult, ms: float, had: float) -> bool:
         """Send what was planned in ``ms`` of ``had`` [s]; whether it went out."""

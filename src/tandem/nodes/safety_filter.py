@@ -47,6 +47,14 @@ class SafetyFilterSettings(NodeSettings):
     commitment_max_age: float = setting(0.3, "oldest word of the executor to certify with", unit="s", lo=0.05, hi=10.0)
     guard_rate: float = setting(25.0, "checks of what is being executed", unit="Hz", lo=20.0, hi=200.0)
     stop_lead: float = setting(0.06, "time from a guard's alarm to the start of the stop it sends", unit="s", lo=0.01, hi=1.0)
+    blind_limit: float = setting(
+        3.0, "longest that a committed motion may still go on when the scene cannot be used any more; else it is stopped",
+        unit="s", lo=0.0, hi=60.0,
+    )
+    stop_answer: float = setting(
+        0.04, "time after which the executor must have said that it takes what a guard's alarm sent; else it is told to stop",
+        unit="s", lo=0.01, hi=1.0,
+    )
     occupancy_rate: float = setting(2.0, "certified occupancy as markers, while somebody looks", unit="Hz", lo=0.1, hi=10.0)
     info_wait: float = setting(0.1, "how long a proposal may wait for its planner/proposal_info", unit="s", lo=0.0, hi=1.0)
 
@@ -79,9 +87,10 @@ class SafetyFilterNode(TandemNode):
     def setup(self) -> None:
         """Load arm, bounds and key, connect."""
         s = self.settings
-        self._key = read_key(s.certificate_key_file)
         self._arm = load_arm(s.robot)
         self._bounds = load_bounds(s.bounds)
+        about = self._arm.digest, self._bounds.digest(), self.get_namespace()
+        self._key = certificate.bound_to(read_key(s.certificate_key_file), *about)
         self._filter = SafetyFilter(self._arm, self._bounds)
         self._warm_up()
         self._scene = markers.SceneKeeper(
@@ -93,13 +102,15 @@ class SafetyFilterNode(TandemNode):
         self._last: Proposal | None = None
         self._pairing: messages.Pairing[_Waiting, messages.ProposalInfo] = messages.Pairing()
         self._checks, self._watches = Meter(), Meter()
-        self._guard_text, self._alarmed_for = "nothing committed yet", ""
+        self._guard_text = "nothing committed yet"
+        self._alarmed_for, self._due = "", float("inf")  #: the motion of the last alarm; by when it is to be played no more [s]
         self._certified = self.speak(JointTrajectory, "safety_filter/certified", command_qos())
         self._verdict = self.speak(DiagnosticStatus, "safety_filter/verdict", command_qos())
         self._guard = self.speak(DiagnosticStatus, "safety_filter/guard", SENSOR_QOS)
         self._stop = self.speak(DiagnosticStatus, "safety_filter/stop", command_qos())
         self.listen(JointTrajectory, "franka/commitment", self._on_commitment, SENSOR_QOS)
         self.listen(DiagnosticStatus, "franka/status", self._on_status, SENSOR_QOS)
+        self._obstacles = self.resolve_topic_name("obstacles")
         self.listen(MarkerArray, "obstacles", self._on_obstacles, RELIABLE_QOS)
         self.listen(DiagnosticStatus, "planner/proposal_info", self._on_info, command_qos())
         self.listen(JointTrajectory, "planner/proposal", self._on_proposal, command_qos())
@@ -128,7 +139,7 @@ class SafetyFilterNode(TandemNode):
 
     def _on_obstacles(self, msg: MarkerArray) -> None:
         version = self._scene.version
-        for error in self._scene.apply(msg, self.now()):
+        for error in self._scene.apply(msg, self.now(), self.count_publishers(self._obstacles)):
             self._watches.reject(self.now(), "obstacle not understood", error)
         if self._scene.version != version:
             self._watch()
@@ -167,7 +178,7 @@ class SafetyFilterNode(TandemNode):
         scene, why = self._scene.scene(now)
         if self._mode in LATCHED:
             self._refuse(Reason.STOPPED, digest, f"executor is {self._mode}")
-        elif self._commitment is None or now - self._commitment_heard > self.settings.commitment_max_age:
+        elif self._commitment is None or not 0.0 <= now - self._commitment_heard <= self.settings.commitment_max_age:
             self._refuse(Reason.START_MISMATCH, digest, "no recent commitment from the executor")
         elif scene is None:
             self._refuse(Reason.STALE_SCENE, digest, why)
@@ -215,11 +226,14 @@ class SafetyFilterNode(TandemNode):
                 self._refuse(Reason.MALFORMED, digest, "no planner/proposal_info beside the proposal")
         scene, why = self._scene.scene(now)
         commitment = self._commitment
-        if commitment is None or now - self._commitment_heard > self.settings.commitment_max_age:
+        if commitment is None or not 0.0 <= now - self._commitment_heard <= self.settings.commitment_max_age:
             self._tell_guard(DiagnosticStatus.WARN, "no recent commitment from the executor", {})
             return
         if scene is None:
-            self._tell_guard(DiagnosticStatus.ERROR, f"scene unusable: {why}", {})
+            text = f"scene unusable: {why}"
+            self._tell_guard(DiagnosticStatus.ERROR, text, {})
+            if self._mode not in LATCHED and commitment.end - now > self.settings.blind_limit:
+                self._send_stop(f"{text}, and the committed motion goes on for {commitment.end - now:.1f} s")
             return
         began = time.perf_counter()
         verdict = self._filter.guard(commitment, scene, now)
@@ -233,26 +247,38 @@ class SafetyFilterNode(TandemNode):
         text = f"committed motion: {verdict.reason.value} ({verdict.link} {verdict.obstacle} in {verdict.time:.2f} s)"
         self._watches.reject(now, verdict.reason.name, text)
         self._tell_guard(DiagnosticStatus.ERROR, text, values)
-        if self._mode not in LATCHED and commitment.end > now and self._alarmed_for != commitment.trajectory.digest():
-            self._alarmed_for = commitment.trajectory.digest()
-            self._send_stop(commitment, scene, now, text)
+        if self._mode in LATCHED or commitment.end <= now:
+            return
+        digest = commitment.trajectory.digest()
+        if self._alarmed_for != digest:
+            self._alarmed_for, self._due = digest, self._send_way_out(commitment, scene, now, text)
+        elif self._commitment_heard > self._due:  # it plays on: what was sent has not come, or was not taken
+            self._send_stop(text)
 
     def _tell_guard(self, level: bytes, text: str, values: dict[str, object]) -> None:
         self._guard_text = text
         self._guard.publish(self.report("guard", level, text, values))
 
-    def _send_stop(self, commitment: Commitment, scene: Scene, now: float, text: str) -> None:
-        """A certified way out from the soonest reachable state; where none is found, a latched stop along the certified path."""
+    def _send_way_out(self, commitment: Commitment, scene: Scene, now: float, text: str) -> float:
+        """A certified way out from the soonest reachable state; where none is found, a latched stop along the certified path.
+
+        Returns:
+            The time [s] by which the executor says that it does so.
+        """
         switch = messages.quantise_time(now + self.settings.stop_lead)
         limit = time.perf_counter() + 0.5 * self.settings.stop_lead
         found = self._filter.rescue(commitment, scene, now, switch, deadline=limit)
         if found is not None:
             proposal = messages.quantise(found[0])
-            verdict = self._filter.check(proposal, commitment, scene, now)
+            verdict = self._filter.check(proposal, commitment, scene, self.now())
             if verdict.certified:
                 self._announce(proposal, verdict, proposal.trajectory.digest(), 0.0)
-                return
-        self._stop.publish(messages.status("stop", DiagnosticStatus.ERROR, text, {"stamp": now}))
+                return switch + self.settings.stop_answer
+        self._send_stop(text)
+        return now + self.settings.stop_answer
+
+    def _send_stop(self, text: str) -> None:
+        self._stop.publish(messages.status("stop", DiagnosticStatus.ERROR, text, {"stamp": self.now()}))
 
     def diagnose(self, now: float) -> list[DiagnosticStatus]:
         """Certification, guard and scene."""

@@ -12,10 +12,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import yaml
 from numpy.typing import ArrayLike, NDArray
 
-from tandem.core.config import load, setting
+from tandem.core.config import load, read_yaml, setting
 from tandem.core.errors import ConfigError, InputError
 from tandem.core.paths import config_file
 from tandem.robots.urdf import Chain, read_chain, resolve_source
@@ -166,7 +165,7 @@ def read_spheres(path: Path, links: tuple[str, ...]) -> dict[str, Any]:
         ConfigError: unreadable, unknown link, or not numbers.
     """
     try:
-        data = yaml.safe_load(path.read_text(encoding="utf-8"))
+        data = read_yaml(path)
         index = {name: i for i, name in enumerate(links)}
         owner, rows = [], []
         for link, spheres in data["spheres"].items():
@@ -179,7 +178,7 @@ def read_spheres(path: Path, links: tuple[str, ...]) -> dict[str, Any]:
     except KeyError as error:
         known = f"links: {', '.join(links)}; keys: spheres, self_pairs, self_dropped"
         raise ConfigError(f"{path}: unknown link or missing key {error}; {known}") from error
-    except (OSError, yaml.YAMLError, TypeError, ValueError, AttributeError) as error:
+    except (TypeError, ValueError, OverflowError, AttributeError) as error:
         raise ConfigError(f"{path}: cannot be read as fitted spheres: {error}") from error
     if not np.all(np.isfinite(table)) or np.any(table[:, 3] <= 0.0):
         raise ConfigError(f"{path}: every sphere is [x, y, z, radius > 0] in metres")

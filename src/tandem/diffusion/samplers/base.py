@@ -11,10 +11,9 @@ from pathlib import Path
 from typing import Any, ClassVar, Generic, TypeVar
 
 import torch
-import yaml
 from torch import Tensor
 
-from tandem.core.config import from_dict, to_dict
+from tandem.core.config import from_dict, read_yaml, to_dict
 from tandem.core.errors import ConfigError, InputError
 from tandem.core.paths import config_file
 from tandem.core.types import Counters
@@ -455,9 +454,5 @@ def load_sampler(name_or_path: str | Path) -> Sampler[Any]:
     path = Path(name_or_path)
     if path.suffix not in (".yaml", ".yml"):
         path = config_file("samplers", f"{name_or_path}.yaml")
-    try:
-        data = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (OSError, yaml.YAMLError) as error:
-        raise ConfigError(f"{path}: cannot be read as YAML: {error}") from error
-    return make_sampler(data, str(path))
+    return make_sampler(read_yaml(path), str(path))
 

@@ -82,6 +82,7 @@ class FciBackend:
         self._rejoin = Rejoin(JOINTS)
         self._sent: Array = np.zeros(JOINTS)  #: position commanded last, or its integral
         self._torque: Array = np.zeros(JOINTS)
+        self._unanswered = False  #: the last state came, but the answer would have been too late
         self._lost = self._reflexes = self._recoveries = 0
         self._rate = 0.0
         self._gripper: Gripper | None = None
@@ -156,7 +157,8 @@ class FciBackend:
         return self._held(now)
 
     def _why(self) -> str:
-        return reflex_text(str(self._state.current_errors)) if self._mode is ArmState.REFLEX else STEPS[self._mode]
+        errors = self._state.current_errors
+        return reflex_text(str(errors)) if self._mode is ArmState.REFLEX or bool(errors) else STEPS[self._mode]
 
     def _read_state(self) -> None:
         self._take(self._robot.read_once())
@@ -214,7 +216,7 @@ class FciBackend:
             self._control = robot.start_torque_control()
             self._torque = np.zeros(JOINTS)
         self._rejoin.drop()
-        self._in_motion = 0
+        self._in_motion, self._unanswered = 0, False
 
     def _after_reading(self) -> None:
         """Watch what the new state says; called with each."""
@@ -247,7 +249,9 @@ class FciBackend:
             self._armed = self._ready and command.mode < Mode.STOPPING
             return
         if time.monotonic() - self._wall > self.options.answer_within:
-            return  # held up in between: the next state tells how many cycles are lost
+            self._unanswered = True  # held up in between: the arm goes on by itself, as in a cycle that was lost
+            self._lost += 1
+            return
         try:
             self._control.writeOnce(self._message(command))
         except Exception as error:
@@ -257,9 +261,10 @@ class FciBackend:
                 raise fault from error
 
     def _message(self, command: Command) -> Any:
+        gap, self._unanswered = self._elapsed > 1.5 * PERIOD or self._unanswered, False
         if self.options.interface == "torque":
+            self._sent = command.q
             return self._torques(command)
-        gap = self._elapsed > 1.5 * PERIOD
         if gap:
             s = self._state
             reference = (np.array(s.q_d), np.array(s.dq_d), np.array(s.ddq_d))
@@ -335,6 +340,10 @@ class FciBackend:
             BackendError: with what is still in the way.
         """
         if self._control is not None:  # it has followed to the end of the stop, and stands
+            off = float(np.abs(self._sent - np.array(self._state.q)).max())
+            if off > NEAR:
+                text = f"the arm is held {off:.3f} rad from where it was told to stop; at most {NEAR}"
+                raise BackendError(f"{text}: let go of it, then resume")
             self._fault = None
             self._restore_gripper()
             return self._held_now(now)

@@ -136,16 +136,16 @@ class MugPlanner:
         widths = np.array([commitment.width_at(t) for t in moments])
         asked = (commitment.width_at(now), float(widths[1]))
         if self._memory.disproved(tcp[1], max(asked), width):
-            return self._retreat(commitment, scene, switch_time, tcp, widths, began)
+            return self._retreat(commitment, scene, switch_time, now, tcp, widths, began)
         mug = self._memory.believe(object_pose, tcp[1], min(asked))
         if mug is None:
             return PlanResult(None, [], Counters(), (time.perf_counter() - began) * 1e3, "no valid object pose")
-        problem, generator = self._problem(mug.pose, commitment, scene, switch_time, tcp, widths)
+        problem, generator = self._problem(mug.pose, commitment, scene, switch_time, now, tcp, widths)
         result = self.sampler.sample(problem, self.denoiser, generator=generator, deadline=deadline)
         return self._result(problem, result, switch_time, float(widths[1]), began)
 
     def _problem(
-        self, mug: Array, commitment: Commitment, scene: Scene, switch_time: float, tcp: Array, widths: Array
+        self, mug: Array, commitment: Commitment, scene: Scene, switch_time: float, now: float, tcp: Array, widths: Array
     ) -> tuple[MugProblem, torch.Generator]:
         """One plan's problem and random sequence; ``tcp`` (2, 4, 4) and ``widths`` (2,): a step before, and at the switch."""
         self._plans += 1
@@ -154,7 +154,7 @@ class MugPlanner:
         condition = encode_condition(mug, tcp, widths)
         raw = torch.as_tensor(condition, dtype=torch.float32, device=self.denoiser.device)
         problem = MugProblem(
-            self.arm, self.family, self.bounds, self.config, pack_scene(scene, self.arm, self.bounds, switch_time),
+            self.arm, self.family, self.bounds, self.config, pack_scene(scene, self.arm, self.bounds, now, start=switch_time),
             mug, present_step(condition), commitment.state_at(switch_time), self.denoiser.normalise_cond(raw),
             np.random.default_rng(stream),
         )
@@ -162,10 +162,10 @@ class MugPlanner:
         return problem, generator
 
     def _retreat(
-        self, commitment: Commitment, scene: Scene, switch_time: float, tcp: Array, widths: Array, began: float
+        self, commitment: Commitment, scene: Scene, switch_time: float, now: float, tcp: Array, widths: Array, began: float
     ) -> PlanResult:
         """Move back from where the mug was believed to be, open, and forget it until it is seen from there."""
-        problem, _ = self._problem(tcp[1], commitment, scene, switch_time, tcp, widths)  # any frame would do
+        problem, _ = self._problem(tcp[1], commitment, scene, switch_time, now, tcp, widths)  # any frame would do
         ways = problem.evaluate(torch.from_numpy(retreat_chunks(tcp[1], tcp[1], float(widths[1]), self.config)))
         for row in range(ways.n):
             k, cost, feasible = problem.optimise_k(ways, row)
