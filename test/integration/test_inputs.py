@@ -14,6 +14,7 @@ import rclpy
 from diagnostic_msgs.msg import DiagnosticStatus
 from integration.graph import ENVIRONMENT, free_domain
 from rclpy.signals import SignalHandlerOptions
+from visualization_msgs.msg import MarkerArray
 
 from tandem.core.errors import ConfigError
 from tandem.core.scene import Obstacle, Scene
@@ -21,7 +22,7 @@ from tandem.core.trajectory import Trajectory
 from tandem.core.types import Candidate, Commitment, ObjectPose, Proposal
 from tandem.diffusion.result import Counters
 from tandem.nodes import markers, messages
-from tandem.nodes.base import TandemNode
+from tandem.nodes.base import RELIABLE_QOS, TandemNode
 from tandem.nodes.franka_bridge import FrankaBridgeNode, FrankaBridgeSettings
 from tandem.nodes.perception import PerceptionNode
 from tandem.nodes.planner import PlannerNode
@@ -174,9 +175,14 @@ def test_the_guard_does_not_wait_for_an_executor_of_the_future(guarded: Guarded)
     assert [m.level for m in told] == [DiagnosticStatus.WARN] and "no recent commitment" in told[0].message
 
 
-def test_another_publisher_of_obstacles_takes_none_away(guarded: Guarded, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_another_publisher_of_obstacles_takes_none_away(guarded: Guarded) -> None:
+    node = guarded.node
+    speakers = [node.create_publisher(MarkerArray, "obstacles", RELIABLE_QOS) for _ in range(2)]
+    limit = time.monotonic() + 20.0
+    while node._scene._publishers != len(speakers):
+        assert time.monotonic() < limit
+        rclpy.spin_once(node, timeout_sec=0.05)
     guarded.step(100.2)
-    monkeypatch.setattr(guarded.node, "count_publishers", lambda topic: 2 if topic == "/obstacles" else 0)
     guarded.node._on_obstacles(markers.scene_to_msg(Scene(), FRAME, 100.2))
     scene, _ = guarded.node._scene.scene(100.2)
     assert scene is not None and [o.name for o in scene.obstacles] == ["table", "pole"]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -214,23 +215,25 @@ def test_two_obstacles_of_one_name_are_not_one() -> None:
 
 def test_several_publishers_take_nothing_from_each_other() -> None:
     keeper = markers.SceneKeeper("fr3_link0", 1.0, True)
+    keeper.matched(SimpleNamespace(current_count=2))
     mine, others = MarkerArray(markers=[_box(0.4, ns="mine")]), markers.scene_to_msg(SCENE, "fr3_link0", NOW)
     for _ in range(2):
-        keeper.apply(others, NOW, 2)
-        keeper.apply(mine, NOW, 2)
+        keeper.apply(others, NOW)
+        keeper.apply(mine, NOW)
     scene, _ = keeper.scene(NOW)
     assert scene is not None and {o.name for o in scene.obstacles} == {"mine", *(o.name for o in SCENE.obstacles)}
     unreadable = copy.deepcopy(mine)
     unreadable.markers[0].type = Marker.ARROW
-    keeper.apply(unreadable, NOW, 2)
-    keeper.apply(others, NOW, 2)
+    keeper.apply(unreadable, NOW)
+    keeper.apply(others, NOW)
     assert keeper.scene(NOW)[0] is None, "nor do they mend what another has told"
     later = NOW + 1.5
-    keeper.apply(mine, NOW, 2)
-    keeper.apply(markers.scene_to_msg(Scene(), "fr3_link0", later), later, 2)
+    keeper.apply(mine, NOW)
+    keeper.apply(markers.scene_to_msg(Scene(), "fr3_link0", later), later)
     scene, why = keeper.scene(later)
     assert scene is None and "1.50 s old" in why and "publish_scene:=false" in why
-    keeper.apply(markers.scene_to_msg(Scene(), "fr3_link0", later), later, 1)
+    keeper.matched(SimpleNamespace(current_count=1))
+    keeper.apply(markers.scene_to_msg(Scene(), "fr3_link0", later), later)
     assert keeper.scene(later)[0] == Scene()
 
 

@@ -190,6 +190,19 @@ def test_a_planner_that_discovery_did_not_show_ends_the_motion(graph: Graph, mon
     graph.assert_only_certified()
 
 
+def test_a_planner_that_discovery_shows_late_is_found_by_its_verdicts(graph: Graph, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, value in ENVIRONMENT.items():
+        monkeypatch.setenv(name, value)
+    graph.start_core()
+    assert graph.moving()
+    shown = Operator.planners
+    with Operator(domain=graph.domain) as operator:
+        operator.attach()
+        late = time.monotonic() + 3.0
+        monkeypatch.setattr(Operator, "planners", lambda self: shown(self) if time.monotonic() > late else ([], 0))
+        assert operator.find_planners() == ["/planner"]
+
+
 def test_publishers_without_a_name_are_waited_for(still: Graph, monkeypatch: pytest.MonkeyPatch) -> None:
     """Discovery shows a publisher before its node, and an ended node for a moment more: neither is a planner by that."""
     for name, value in ENVIRONMENT.items():

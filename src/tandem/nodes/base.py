@@ -21,6 +21,7 @@ import rclpy
 from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus
 from rcl_interfaces.msg import FloatingPointRange, IntegerRange, ParameterDescriptor
 from rclpy.duration import Duration
+from rclpy.event_handler import SubscriptionEventCallbacks
 from rclpy.exceptions import InvalidParameterTypeException, InvalidParameterValueException
 from rclpy.executors import ExternalShutdownException, SingleThreadedExecutor
 from rclpy.lifecycle import LifecycleNode, LifecycleState, TransitionCallbackReturn
@@ -172,12 +173,16 @@ class TandemNode(LifecycleNode):
                 callback()
         self._made_timers.append(self.create_timer(period, guarded))
 
-    def listen(self, kind: type[M], topic: str, callback: Callable[[M], None], qos: QoSProfile) -> Subscription:
-        """A subscription to a relative topic whose callback runs while the node is active."""
+    def listen(
+        self, kind: type[M], topic: str, callback: Callable[[M], None], qos: QoSProfile,
+        matched: Callable[[Any], None] | None = None,
+    ) -> Subscription:
+        """A subscription to a relative topic whose callback runs while the node is active; ``matched`` hears of publishers."""
         def guarded(msg: M) -> None:
             if self.active:
                 callback(msg)
-        subscription = self.create_subscription(kind, topic, guarded, qos)
+        events = SubscriptionEventCallbacks(matched=matched)
+        subscription = self.create_subscription(kind, topic, guarded, qos, event_callbacks=events)
         self._made_listeners.append(subscription)
         return subscription
 

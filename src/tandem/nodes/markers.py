@@ -12,6 +12,7 @@ too old.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 from geometry_msgs.msg import Point
@@ -149,21 +150,26 @@ class SceneKeeper:
         self._known: dict[tuple[str, int], Obstacle] = {}
         self._unusable: dict[tuple[str, int], str] = {}
         self._heard: float | None = None
+        self._publishers = 1
         self._undeleted = 0  #: how many publish, where one of them wanted to delete all
         self.version = 0
 
-    def apply(self, msg: MarkerArray, now: float, publishers: int = 1) -> list[str]:
-        """Take a message in; returns what could not be understood. ``publishers``: how many there are on the topic."""
+    def matched(self, info: Any) -> None:
+        """How many publish on the topic: the subscription's event, which needs no look at the whole graph with each message."""
+        self._publishers = int(info.current_count)
+
+    def apply(self, msg: MarkerArray, now: float) -> list[str]:
+        """Take a message in; returns what could not be understood."""
         before = (dict(self._known), dict(self._unusable))
         added: set[tuple[str, int]] = set()
         for marker in msg.markers:
             key = (marker.ns, marker.id)
             if marker.action == Marker.DELETEALL:
-                if publishers <= 1:
+                if self._publishers <= 1:
                     self._known.clear()
                     self._unusable.clear()
                     added.clear()
-                self._undeleted = publishers if publishers > 1 else 0
+                self._undeleted = self._publishers if self._publishers > 1 else 0
                 continue
             former = self._known.pop(key, None)
             self._unusable.pop(key, None)

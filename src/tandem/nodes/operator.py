@@ -19,6 +19,7 @@ from diagnostic_msgs.msg import DiagnosticStatus
 from lifecycle_msgs.msg import State, Transition
 from lifecycle_msgs.srv import ChangeState, GetState
 from rcl_interfaces.srv import GetParameters
+from rclpy.event_handler import SubscriptionEventCallbacks
 from rclpy.executors import ExternalShutdownException, SingleThreadedExecutor
 from rclpy.node import Node
 from rclpy.parameter import parameter_value_to_python
@@ -167,7 +168,8 @@ class Operator:
         node.create_subscription(DiagnosticStatus, "franka/status", self._on_status, SENSOR_QOS)
         node.create_subscription(DiagnosticStatus, "safety_filter/verdict", self._on_verdict, command_qos())
         node.create_subscription(DiagnosticStatus, "safety_filter/guard", self._on_guard, SENSOR_QOS)
-        node.create_subscription(MarkerArray, "obstacles", self._on_obstacles, RELIABLE_QOS)
+        events = SubscriptionEventCallbacks(matched=self._scene.matched)
+        node.create_subscription(MarkerArray, "obstacles", self._on_obstacles, RELIABLE_QOS, event_callbacks=events)
         for what, there in (
             ("the bridge says nothing on franka/commitment", lambda: self._commitment is not None and self._status is not None),
             ("the safety filter says nothing on safety_filter/guard", lambda: self._guard_heard > float("-inf")),
@@ -205,16 +207,18 @@ class Operator:
         """Full names of the nodes that propose motions at present, given the time that discovery may take.
 
         A publisher may be known before its node's name is, and for a moment after its node has ended; it is asked again
-        until it has a name or is gone.
+        until it has a name or is gone; and longer where the filter's verdicts tell that somebody does propose.
 
         Raises:
             GraphError: one stays nameless for :data:`NAMELESS`; it can be neither asked nor deactivated.
         """
-        begun = time.monotonic()
+        begun, since = time.monotonic(), self.now()
         while True:
             active, nameless = self.planners()
             waited = time.monotonic() - begun
-            if not nameless and (active or waited > DISCOVERY):
+            with self._changed:
+                somebody = self._foreign[0] >= since
+            if not nameless and (active or waited > (NAMELESS if somebody else DISCOVERY)):
                 return active
             if nameless and waited > NAMELESS:
                 topic = self._node.resolve_topic_name("planner/proposal")
@@ -279,10 +283,9 @@ class Operator:
         self._heard()
 
     def _on_obstacles(self, msg: MarkerArray) -> None:
-        publishers = self._node.count_publishers(self._node.resolve_topic_name("obstacles"))
         with self._changed:
             if self._scene is not None:
-                self._scene.apply(msg, self.now(), publishers)
+                self._scene.apply(msg, self.now())
         self._heard()
 
     def _usable_scene(self) -> tuple[Scene | None, str]:

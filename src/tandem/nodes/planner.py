@@ -160,8 +160,7 @@ class PlannerNode(TandemNode):
         self.listen(JointTrajectory, "franka/commitment", self._on_commitment, SENSOR_QOS)
         self.listen(DiagnosticStatus, "franka/status", self._on_status, SENSOR_QOS)
         self.listen(DiagnosticStatus, "safety_filter/verdict", self._on_verdict, command_qos())
-        self._obstacles = self.resolve_topic_name("obstacles")
-        self.listen(MarkerArray, "obstacles", self._on_obstacles, RELIABLE_QOS)
+        self.listen(MarkerArray, "obstacles", self._on_obstacles, RELIABLE_QOS, self._scene.matched)
         self._stop = False
         self._thread = threading.Thread(target=self._work, name="planning", daemon=True)
         self._thread.start()
@@ -228,9 +227,8 @@ class PlannerNode(TandemNode):
             self._wake.notify_all()
 
     def _on_obstacles(self, msg: MarkerArray) -> None:
-        publishers = self.count_publishers(self._obstacles)
         with self._wake:
-            self._scene.apply(msg, self.now(), publishers)
+            self._scene.apply(msg, self.now())
 
     # ------------------------------------------------------------------------------------------------ planning thread
     def _hindrance(self, now: float) -> str:

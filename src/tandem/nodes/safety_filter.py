@@ -110,8 +110,7 @@ class SafetyFilterNode(TandemNode):
         self._stop = self.speak(DiagnosticStatus, "safety_filter/stop", command_qos())
         self.listen(JointTrajectory, "franka/commitment", self._on_commitment, SENSOR_QOS)
         self.listen(DiagnosticStatus, "franka/status", self._on_status, SENSOR_QOS)
-        self._obstacles = self.resolve_topic_name("obstacles")
-        self.listen(MarkerArray, "obstacles", self._on_obstacles, RELIABLE_QOS)
+        self.listen(MarkerArray, "obstacles", self._on_obstacles, RELIABLE_QOS, self._scene.matched)
         self.listen(DiagnosticStatus, "planner/proposal_info", self._on_info, command_qos())
         self.listen(JointTrajectory, "planner/proposal", self._on_proposal, command_qos())
         self._occupancy = self.speak(MarkerArray, "safety_filter/occupancy", RELIABLE_QOS)
@@ -139,7 +138,7 @@ class SafetyFilterNode(TandemNode):
 
     def _on_obstacles(self, msg: MarkerArray) -> None:
         version = self._scene.version
-        for error in self._scene.apply(msg, self.now(), self.count_publishers(self._obstacles)):
+        for error in self._scene.apply(msg, self.now()):
             self._watches.reject(self.now(), "obstacle not understood", error)
         if self._scene.version != version:
             self._watch()
