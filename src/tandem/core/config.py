@@ -124,7 +124,7 @@ def read_yaml(path: str | Path) -> Any:
     path = Path(path)
     try:
         return yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError, ArithmeticError, RecursionError, yaml.YAMLError) as error:  # 30 February; 1e999 as an integer
+    except (OSError, ValueError, ArithmeticError, RecursionError, yaml.YAMLError) as error:  # 30 February, 5,000 digits, 2,000 brackets
         raise ConfigError(f"{path}: cannot be read as YAML: {error}") from error
 
 
