@@ -38,12 +38,12 @@ Start = Callable[..., Any]
 
 @pytest.fixture
 def start(monkeypatch: pytest.MonkeyPatch) -> Iterator[Start]:
-    """Makes nodes that are active, in a ROS domain of their own; nothing spins them."""
+    """Makes nodes that are active, or have ``failure`` in what they say, in a ROS domain of their own; nothing spins them."""
     made: list[TandemNode] = []
     for name, value in {**ENVIRONMENT, "TANDEM_CERTIFICATE_KEY": "6b" * 32}.items():
         monkeypatch.setenv(name, value)
 
-    def make(kind: type[TandemNode], **parameters: object) -> TandemNode:
+    def make(kind: type[TandemNode], failure: str = "", **parameters: object) -> TandemNode:
         given = [x for k, v in parameters.items() for x in ("-p", f"{k}:={v}")]
         rclpy.init(
             args=["--ros-args", *given] if given else [], domain_id=free_domain(), signal_handler_options=SignalHandlerOptions.NO
@@ -51,7 +51,9 @@ def start(monkeypatch: pytest.MonkeyPatch) -> Iterator[Start]:
         node = kind()  # type: ignore[call-arg]
         made.append(node)
         node.trigger_configure()
-        assert not node.failure, node.failure
+        assert failure in node.failure and bool(failure) is bool(node.failure), node.failure
+        if failure:
+            return node
         node.trigger_activate()
         return node
 
@@ -247,6 +249,21 @@ def _pose(stamp: float, x: float = 0.5) -> Any:
     return messages.object_pose_to_msg(ObjectPose(at, 1e-6 * np.eye(6), stamp), FRAME)
 
 
+def test_a_pose_of_before_the_clock_was_set_back_is_not_planned_with(start: Start) -> None:
+    node = _planner(start, "fine")
+    odd: Any = node._planner
+    for stamp, known in ((time.time() - 0.1, True), (time.time() + 600.0, False)):
+        with node._wake:
+            node._pose = messages.object_pose_from_msg(_pose(stamp), FRAME)
+            odd.poses.clear()
+        limit = time.monotonic() + 30.0
+        while len(odd.poses) < 2:
+            assert time.monotonic() < limit
+            _rests(node)
+            time.sleep(0.05)
+        assert (odd.poses[-1] is not None) is known
+
+
 def test_poses_out_of_order_and_of_the_future_are_not_planned_with(start: Start, monkeypatch: pytest.MonkeyPatch) -> None:
     node, clock = _planner(start, "fine"), [1000.0]
     monkeypatch.setattr(node, "now", lambda: clock[0])
@@ -300,3 +317,8 @@ def test_a_real_arm_is_not_driven_with_a_simulated_ones_leniency(
         with pytest.raises(ConfigError, match=f"{key} = .*accepted for a real arm"):
             asked(address)
 
+
+
+def test_the_bridge_does_not_begin_with_such_leniency(start: Start) -> None:
+    options = '\'{"ip": "172.16.0.2", "answer_within": 60.0}\''
+    start(FrankaBridgeNode, "answer_within = 60.0: accepted for a real arm", backend="fci", backend_options=options)
