@@ -165,19 +165,20 @@ class Stand:
         return self.executor.resume(self.now, state.q, state.v).accepted
 
 
-@pytest.fixture
-def stand(request: pytest.FixtureRequest) -> Callable[[str], Stand]:
-    return Stand
-
-
-@pytest.mark.parametrize("interface", INTERFACES)
-def test_after_a_stop_the_arm_goes_on_from_where_it_stands(interface: str) -> None:
+def _stopped(interface: str) -> Stand:
+    """Stopped by an operator in the middle of a motion, and at rest."""
     s = Stand(interface)
     s.cycles(5)
     s.move()
     s.cycles(400)
     s.executor.stop(StopReason.OPERATOR, "operator")
     s.cycles(1500)
+    return s
+
+
+@pytest.mark.parametrize("interface", INTERFACES)
+def test_after_a_stop_the_arm_goes_on_from_where_it_stands(interface: str) -> None:
+    s = _stopped(interface)
     assert s.executor.mode is Mode.STOPPED and np.abs(s.robot.q - ARM.home).max() > 0.05
     there = s.robot.q.copy()
     held = s.backend.recover(s.now)
@@ -193,12 +194,7 @@ def test_after_a_stop_the_arm_goes_on_from_where_it_stands(interface: str) -> No
 
 @pytest.mark.parametrize("interface", INTERFACES)
 def test_an_arm_that_something_holds_away_from_its_stop_is_not_resumed(interface: str) -> None:
-    s = Stand(interface)
-    s.cycles(5)
-    s.move()
-    s.cycles(400)
-    s.executor.stop(StopReason.OPERATOR, "operator")
-    s.cycles(1500)
+    s = _stopped(interface)
     s.robot.q[3] += 2.0 * NEAR
     s.backend._state.q[3] += 2.0 * NEAR
     with pytest.raises(BackendError, match=r"held 0\.020 rad from where it was told to stop"):
