@@ -201,7 +201,7 @@ def random_events(seed: int, kinds: list[str]) -> list[tuple[int, str, int]]:
         ("check_motion", lambda *_: ACCEPTED, ["good", "moving_end"]),
         ("check_motion", lambda *_: ACCEPTED, ["good", "violent"]),
         ("verify", lambda *_: True, ["good", "forged"]),
-        ("stop_duration", lambda *_: 0.01, ["good", "good", "stop", "resume"]),
+        ("soonest_stop", lambda *_: (0.0, 0.01), ["good", "good", "stop", "resume"]),
     ],
 )
 def test_without_a_safeguard_the_checks_fail(

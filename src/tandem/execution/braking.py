@@ -15,9 +15,9 @@ _STOP_DURATIONS = 0.08 * 1.35 ** np.arange(14)
 _STOP_SAMPLES = 33
 #: a stop that looks good is looked at again, at its knots and at points of this spacing [s], so many at least and at most;
 #: of so many such stops
-_FINE, _FINE_LEAST, _FINE_MOST, _LOOKS = 0.002, 33, 300, 6
+_FINE, _FINE_LEAST, _FINE_MOST, _LOOKS = 0.002, 33, 300, 4
 #: where a stop takes longer than this [s], it is looked at whether one that begins so much later [s] is over sooner
-_LONG, _LATER = 0.7, (0.05, 0.1, 0.15, 0.25)
+_LONG, _LATER = 0.7, (0.06, 0.15)
 #: spacing [s] and least number of the points that a stop's course is given by
 SPACING, POINTS = 0.005, 16
 

@@ -220,7 +220,8 @@ class FrankaBridgeNode(TandemNode):
     def _must_be_strict(self, options: dict[str, Any]) -> None:
         """Raise ConfigError where a real arm would be driven with the leniency that a simulated controller is given."""
         s = self.settings
-        if s.backend not in ("fci", "twin") or _on_this_machine(str(options.get("ip", ""))):
+        address = str(options.get("ip", ""))
+        if s.backend not in ("fci", "twin") or not address or _on_this_machine(address):
             return
         given = {"answer_within": options.get("answer_within"), "min_success_rate": options.get("min_success_rate")}
         for key, value, low, high in (
