@@ -321,4 +321,5 @@ def test_a_real_arm_is_not_driven_with_a_simulated_ones_leniency(
 
 def test_the_bridge_does_not_begin_with_such_leniency(start: Start) -> None:
     options = '\'{"ip": "172.16.0.2", "answer_within": 60.0}\''
-    start(FrankaBridgeNode, "answer_within = 60.0: accepted for a real arm", backend="fci", backend_options=options)
+    failure = "answer_within = 60.0: accepted for a real arm"
+    assert not start(FrankaBridgeNode, failure, backend="fci", backend_options=options).active
