@@ -168,11 +168,11 @@ def test_a_motion_that_goes_on_for_long_is_stopped_when_nothing_is_known_of_the_
     assert not guarded.stops, "it comes to rest by itself soon"
 
 
-def test_the_guard_does_not_wait_for_an_executor_of_the_future(guarded: Guarded) -> None:
+def test_the_guard_does_not_wait_for_an_executor_of_the_future(guarded: Guarded, monkeypatch: pytest.MonkeyPatch) -> None:
     """The clock is set back: what was heard before is of no time that is known."""
     guarded.step(100.1)
     guarded.clock = 40.0
-    told = Said(guarded.node._guard, pytest.MonkeyPatch())
+    told = Said(guarded.node._guard, monkeypatch)
     guarded.node._watch()
     assert [m.level for m in told] == [DiagnosticStatus.WARN] and "no recent commitment" in told[0].message
 

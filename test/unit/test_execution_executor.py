@@ -7,7 +7,7 @@ import dataclasses
 import motions
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
@@ -189,11 +189,9 @@ def test_stops_of_fine_motions_keep_the_limits(seed: int, share: float, h: float
     q, v = integrate_knots(times, START, np.zeros(7), a)
     v[-1] = 0.0
     motion = Trajectory(times, q, v, a)
-    if not check_motion(motion, QUICK).accepted:
-        return
+    assume(check_motion(motion, QUICK).accepted)
     duration = stop_duration(motion, share * motion.duration, np.asarray(QUICK.acceleration), np.asarray(QUICK.jerk))
-    if not np.isfinite(duration):
-        return
+    assume(np.isfinite(duration))
     t = np.arange(0.0, duration, 1e-4)
     path = motion.sample(Stop(share * motion.duration, duration).at(t)[0])[0]
     assert np.abs(np.diff(path, 2, axis=0)).max() * 1e8 <= 10.0 * 1.01

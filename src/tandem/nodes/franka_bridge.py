@@ -223,10 +223,9 @@ class FrankaBridgeNode(TandemNode):
         address = str(options.get("ip", ""))
         if s.backend not in ("fci", "twin") or not address or _on_this_machine(address):
             return
-        given = {"answer_within": options.get("answer_within"), "min_success_rate": options.get("min_success_rate")}
         for key, value, low, high in (
-            ("answer_within", given["answer_within"], 0.0, LATEST_ANSWER), ("max_drift", s.max_drift, 0.0, MOST_DRIFT),
-            ("min_success_rate", given["min_success_rate"], LEAST_SUCCESS, 1.0),
+            ("answer_within", options.get("answer_within"), 0.0, LATEST_ANSWER), ("max_drift", s.max_drift, 0.0, MOST_DRIFT),
+            ("min_success_rate", options.get("min_success_rate"), LEAST_SUCCESS, 1.0),
         ):
             if isinstance(value, (int, float)) and not low <= value <= high:
                 raise ConfigError(
